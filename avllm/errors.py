@@ -1,0 +1,29 @@
+"""The errors that a user can cause. Each message says what was expected, what came, and what to do."""
+
+
+class AvllmError(ValueError):
+    """Base of every error that avllm raises on purpose; the command line prints it as one line."""
+
+
+class MediaError(AvllmError):
+    """A medium cannot be read: broken, empty, of an unknown kind, or over a limit."""
+
+
+class NoAudioStream(MediaError):
+    """The file is sound but holds no audio track: the one case that is normal."""
+
+
+class ConfigError(AvllmError):
+    """A YAML or an override is wrong; the message names the full key path."""
+
+
+class CheckpointError(AvllmError):
+    """Weights are missing, left over, of another shape, or not what they claim to be; the key is named."""
+
+
+class DataError(AvllmError):
+    """A record of a data set is wrong; the message names file, line and key."""
+
+
+class NumericError(AvllmError):
+    """A loss or a logit is not finite."""

@@ -157,7 +157,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is written twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -235,7 +237,7 @@ def _chosen(choice: Choice, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: expected keys and values with a kind ({known}), got {_show(value)}")
     kind = value.get("kind")
-    if kind not in choice.table:
+    if not isinstance(kind, str) or kind not in choice.table:
         shown = "missing" if kind is None else f"{kind!r} is unknown"
         raise ConfigError(f"{where}.kind: {shown}, known are: {known}")
     return parse(choice.table[kind], {k: v for k, v in value.items() if k != "kind"}, where)

@@ -5,11 +5,11 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from jaxtyping import install_import_hook  # noqa: E402 - the environment must be set before the first import
+from jaxtyping import install_import_hook
 
 _hook = install_import_hook(["avllm.encoders", "avllm.connectors", "avllm.model", "avllm.media"], "beartype.beartype")
 
-import pytest  # noqa: E402 - as above
+import pytest
 
 
 @pytest.fixture(autouse=True, scope="session")

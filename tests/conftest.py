@@ -5,11 +5,10 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+import pytest
 from jaxtyping import install_import_hook
 
 _hook = install_import_hook(["avllm.encoders", "avllm.connectors", "avllm.model", "avllm.media"], "beartype.beartype")
-
-import pytest
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,0 +1,176 @@
+"""What a system is made of: its YAML as typed data, and the same inside a `transformers` configuration."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
+
+from avllm import config as yaml_config
+from avllm.config import Choice
+from avllm.connectors import CONNECTORS
+from avllm.encoders import ENCODERS
+from avllm.errors import ConfigError
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """How pictures are read for a branch; an image is a video of one frame.
+
+    Args:
+        num_frames: t, frames taken from a video, fewer when it has fewer.
+        sampling: which ones; the names are those of `avllm.media.Sampling`.
+        fps: frames per second taken, for the sampling that needs it.
+        max_frames: upper bound on t for that sampling.
+        size: side in pixels of the square picture that the encoder sees.
+        resize: how a picture becomes square.
+        mean: subtracted from each channel after scaling to [0, 1].
+        std: divides each channel.
+    """
+
+    num_frames: int = 8
+    sampling: str = "uniform"
+    fps: float | None = None
+    max_frames: int | None = None
+    size: int = 224
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segments:
+    """How sound is read for a branch: equal segments spread over the track, each as a log-mel picture.
+
+    Args:
+        num_segments: t, segments taken, whatever the length of the track.
+        segment_seconds: length of one segment; segments of a short track overlap.
+        sample_rate: Hz.
+        num_mel_bins: f.
+        num_frames: n, columns of 10 ms; padded at the end.
+        mean: subtracted from the log-mel values.
+        std: divides them.
+    """
+
+    num_segments: int = 8
+    segment_seconds: float = 2.0
+    sample_rate: int = 16000
+    num_mel_bins: int = 128
+    num_frames: int = 204
+    mean: float = -4.268
+    std: float = 9.138
+
+
+MEDIA = {"frames": Frames, "segments": Segments}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchConfig:
+    """One modality: how its media are read, its encoder, its connector, and how its slot is written in logs."""
+
+    media: Annotated[Any, Choice(MEDIA)]
+    encoder: Annotated[Any, Choice(ENCODERS)]
+    connector: Annotated[Any, Choice(CONNECTORS)]
+    slot: str = "<ImageHere>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where the published weights of a system come from: its table of names, and the repository if there is one."""
+
+    table: str
+    repo: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A composition: one YAML of `configs/`.
+
+    Args:
+        decoder: a causal language model of `transformers`, as its configuration with `model_type`.
+        prompt: a row of `avllm.model.prompts.PROMPTS`.
+        branches: modality -> branch, in the order of their slot ids.
+        weights: the published weights, if there are any.
+        published_quirks: faults of the published code that are wanted back, by name.
+    """
+
+    decoder: dict[str, Any]
+    prompt: str
+    branches: dict[Literal["video", "audio"], BranchConfig]
+    weights: Weights | None = None
+    published_quirks: tuple[Literal["vicuna_label_drift"], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.decoder.get("model_type") not in CONFIG_MAPPING:
+            raise ConfigError(
+                f"decoder.model_type: {self.decoder.get('model_type')!r} is no model of transformers; "
+                f"expected for example llama, mistral or qwen2"
+            )
+
+    @classmethod
+    def from_yaml(cls, name: str | Path, overrides: tuple[str, ...] = ()) -> "System":
+        """Reads `configs/<name>.yaml` or a path.
+
+        Raises:
+            ConfigError: no such file, or a wrong key, type or choice in it.
+        """
+        return yaml_config.load(cls, yaml_config.find_file("configs", name), overrides)
+
+
+class AvllmConfig(PreTrainedConfig):
+    """A `System` inside a `transformers` configuration, as nested plain data.
+
+    Args:
+        text_config: configuration of the decoder, or its plain data with `model_type`.
+        system: the rest of the system's YAML as plain data.
+    """
+
+    model_type = "avllm"
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
+
+    def __init__(
+        self, text_config: PreTrainedConfig | dict[str, Any] | None = None, system: dict[str, Any] | None = None, **rest
+    ) -> None:
+        if isinstance(text_config, dict):
+            text_config = _decoder_config(text_config)
+        self.text_config = text_config if text_config is not None else CONFIG_MAPPING["llama"]()
+        self.system = system or {"prompt": "llama2", "branches": {}}
+        rest.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))
+        super().__init__(**rest)
+
+    @classmethod
+    def from_system(cls, system: System) -> "AvllmConfig":
+        """Wraps what a YAML holds."""
+        plain = yaml_config.to_plain(system)
+        return cls(text_config=plain.pop("decoder"), system=plain)
+
+    @classmethod
+    def from_yaml(cls, name: str | Path, overrides: tuple[str, ...] = ()) -> "AvllmConfig":
+        """Reads `configs/<name>.yaml` or a path."""
+        return cls.from_system(System.from_yaml(name, overrides))
+
+    def parsed(self) -> System:
+        """The system as typed data.
+
+        Raises:
+            ConfigError: the stored data does not describe a system; the key is named.
+        """
+        decoder = {"model_type": self.text_config.model_type}
+        return yaml_config.parse(System, {**self.system, "decoder": decoder}, "config.json: system")
+
+    def slot_ids(self) -> dict[str, int]:
+        """Modality -> id of its slots; they follow the decoder's vocabulary and are never embedded."""
+        first = self.text_config.vocab_size
+        return {name: first + i for i, name in enumerate(self.system["branches"])}
+
+
+def _decoder_config(plain: dict[str, Any]) -> PreTrainedConfig:
+    kind = plain.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise ConfigError(f"decoder.model_type: {kind!r} is no model of transformers")
+    known = CONFIG_MAPPING[kind]
+    return known(**{key: value for key, value in plain.items() if key != "model_type"})

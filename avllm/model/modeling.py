@@ -1,0 +1,272 @@
+"""The one model class: branches, a decoder of `transformers`, and the slots between them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers.generation import GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from avllm.errors import CheckpointError, NumericError
+from avllm.model.configuration import AvllmConfig, BranchConfig
+from avllm.model.splice import splice
+
+# The media (or features) of one branch for a whole batch: one tensor, or a list when clips differ in length.
+Clips = Tensor | Sequence[Tensor]
+
+
+class Branch(nn.Module):
+    """Encoder and connector of one modality: media in, tokens of the decoder's width out.
+
+    `modality` says what the media are. It is "vision" when a branch of sound is fed pictures, which its encoder puts in
+    the same space: so Video-LLaMA's audio branch is trained.
+
+    Args:
+        config: the branch of the system's YAML.
+        out_width: d of the decoder.
+    """
+
+    def __init__(self, config: BranchConfig, *, out_width: int) -> None:
+        super().__init__()
+        self.encoder = config.encoder.build()
+        self.connector = config.connector.build(in_width=self.encoder.width, out_width=out_width)
+        self.modality: Literal["own", "vision"] = "own"
+
+    def num_tokens(self, num_frames: int) -> int:
+        """m, tokens that a medium of `num_frames` frames or segments takes in the prompt."""
+        return self.connector.num_tokens(num_frames)
+
+    def features(
+        self, media: Float[Tensor, "n t *rest"], modality: Literal["own", "vision"] | None = None
+    ) -> Float[Tensor, "n t q d"]:
+        """The longest part of the branch that is never trained, frame by frame; its output may be stored.
+
+        Args:
+            media: frames [n t c h w] or segments [n t c f n].
+            modality: in place of the branch's own setting.
+        """
+        encode = self.encoder.encode_vision if (modality or self.modality) == "vision" else self.encoder
+        return self.connector.prefix(encode(media))
+
+    def tokens(self, features: Float[Tensor, "n t q d"]) -> Float[Tensor, "n m d_llm"]:
+        """From stored features to the tokens that fill the slots."""
+        return self.connector.resample(features)
+
+    def forward(self, media: Float[Tensor, "n t *rest"]) -> Float[Tensor, "n m d_llm"]:
+        return self.tokens(self.features(media))
+
+
+class FiniteLogits(LogitsProcessor):
+    """Stops a generation whose logits are not numbers, which would otherwise print one token for ever."""
+
+    def __call__(self, input_ids: Int[Tensor, "b l"], scores: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+        if bool(torch.isnan(scores).any() | torch.isposinf(scores).any()):
+            raise NumericError(
+                f"the logits of new token {input_ids.shape[1] + 1} are not finite; the weights are damaged or "
+                f"their dtype is too small (use float32 or bfloat16)"
+            )
+        return scores
+
+
+class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """A system of the Video-LLaMA family: branches that fill slots of a prompt, and the decoder that reads it.
+
+    `media` maps a modality to [n t c h w] (frames) or [n t c f n] (segments of sound), n media in batch order; a list of
+    tensors [t ...] when they differ in t. `features` maps it to stored outputs of `Branch.features`, in place of `media`.
+    """
+
+    config_class = AvllmConfig
+    main_input_name = "input_ids"
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _can_compile_fullgraph = False
+
+    def __init__(self, config: AvllmConfig) -> None:
+        super().__init__(config)
+        system = config.parsed()
+        width = config.text_config.hidden_size
+        self.branches = nn.ModuleDict({k: Branch(v, out_width=width) for k, v in system.branches.items()})
+        self.decoder = AutoModelForCausalLM.from_config(config.text_config)
+        self._no_split_modules = [*(self.decoder._no_split_modules or []), "Block", "QFormerLayer"]
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: encoders and connectors fill their own weights when they are built, the decoder its own."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **options):
+        """As in `transformers`, but weights load whole or not at all.
+
+        Raises:
+            CheckpointError: a weight is missing or left over; all of them are named.
+        """
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **options)
+        faults = [f"{what} {', '.join(sorted(info[key])[:8])}" for key, what in _FAULTS.items() if info.get(key)]
+        if faults:
+            raise CheckpointError(f"{pretrained_model_name_or_path}: {'; '.join(faults)}; convert or save it again")
+        return (model, info) if output_loading_info else model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.decoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.decoder.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self.decoder.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.decoder.set_output_embeddings(new_embeddings)
+
+    def get_decoder(self) -> nn.Module:
+        return self.decoder.get_decoder()
+
+    def branch_tokens(self, name: str, media: Clips | None, features: Clips | None) -> Float[Tensor, "m d"]:
+        """All tokens of one modality for a batch, medium after medium."""
+        branch = self.branches[name]
+        assert isinstance(branch, Branch)
+        if features is None:
+            assert media is not None
+            clips = _map_clips(lambda clip: branch(clip.to(self.dtype)), media)
+        else:
+            clips = _map_clips(lambda clip: branch.tokens(clip.to(self.dtype)), features)
+        return torch.cat(clips) if clips else torch.zeros(0, self.config.text_config.hidden_size)
+
+    def embed(
+        self,
+        input_ids: Int[Tensor, "b l"],
+        media: Mapping[str, Clips] | None = None,
+        features: Mapping[str, Clips] | None = None,
+    ) -> Float[Tensor, "b l d"]:
+        """Embeds the prompts: token ids by the decoder's table, slots by the branches.
+
+        Raises:
+            ValueError: an id outside the vocabulary that is no slot, a modality without a branch, or other numbers of
+                slots and media tokens.
+        """
+        media, features, slots = media or {}, features or {}, self.config.slot_ids()
+        for name in {**media, **features}:
+            if name not in slots:
+                raise ValueError(
+                    f"media {name!r}: this system has no such branch, it has: {', '.join(slots) or 'none'}"
+                )
+        vocab_size = self.config.text_config.vocab_size
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(input_ids >= vocab_size, 0))
+        if input_ids.numel() and int(input_ids.max()) >= vocab_size + len(slots):
+            raise ValueError(
+                f"input_ids hold {int(input_ids.max())}; the vocabulary ends before {vocab_size} and slots"
+            )
+        for name, slot_id in slots.items():
+            is_slot = input_ids == slot_id
+            if name in media or name in features:
+                tokens = self.branch_tokens(name, media.get(name), features.get(name))
+            elif not bool(is_slot.any()):
+                continue
+            else:
+                tokens = embeds.new_zeros(0, embeds.shape[-1])
+            embeds = splice(embeds, is_slot, tokens.to(embeds.device))
+        return embeds
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "b l"] | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Int[Tensor, "b l"] | None = None,
+        media: Mapping[str, Clips] | None = None,
+        features: Mapping[str, Clips] | None = None,
+        inputs_embeds: Float[Tensor, "b l d"] | None = None,
+        position_ids: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **options: Any,
+    ) -> CausalLMOutputWithPast:
+        """Loss and logits.
+
+        Args:
+            input_ids: prompts with slot ids where media go.
+            attention_mask: 0 at padding, on either side.
+            labels: ids to predict, -100 where there is nothing to learn; not shifted.
+            media: see the class.
+            features: see the class.
+            inputs_embeds: what `embed` returned, in place of the three above.
+            position_ids: as in `transformers`; by default padding is not counted.
+            num_items_in_batch: divides the summed loss in place of the number of labels (gradient accumulation).
+            options: what the decoder takes (`past_key_values`, `use_cache`, `logits_to_keep`, ...).
+
+        Returns:
+            the decoder's output. With labels, `logits` holds only the positions that predict a label of some row.
+        """
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.embed(input_ids, media, features)
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            # Counted from the first real token, so that a row of a left-padded batch computes what it does alone.
+            counted = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+            position_ids = counted[:, -inputs_embeds.shape[1] :]
+        inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
+        if labels is None:
+            return self.decoder(**inputs, **options)
+        targets = F.pad(labels[:, 1:], (0, 1), value=-100)
+        kept = (targets != -100).any(0).nonzero().squeeze(-1)
+        out = self.decoder(**inputs, **{"use_cache": False, **options, "logits_to_keep": kept})
+        out.loss = _loss(out.logits, targets[:, kept], num_items_in_batch)
+        return out
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        input_ids: Int[Tensor, "b l"] | None = None,
+        attention_mask: Tensor | None = None,
+        media: Mapping[str, Clips] | None = None,
+        features: Mapping[str, Clips] | None = None,
+        inputs_embeds: Float[Tensor, "b l d"] | None = None,
+        logits_processor: Sequence[LogitsProcessor] = (),
+        **options: Any,
+    ) -> Any:
+        """New tokens only, by any option of `transformers` (beams, sampling, streamers, caches, ...).
+
+        To go on from a cache (`past_key_values`), pass the whole conversation: what the cache holds is not computed again.
+
+        Raises:
+            NumericError: the logits are not finite.
+        """
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.embed(input_ids, media, features)
+        if attention_mask is None:
+            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
+        self.decoder.generation_config = self.generation_config
+        checks = LogitsProcessorList([*logits_processor, FiniteLogits()])
+        return self.decoder.generate(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, logits_processor=checks, **options
+        )
+
+
+_FAULTS = {"missing_keys": "missing:", "unexpected_keys": "left over:", "mismatched_keys": "of another shape:"}
+
+
+def _map_clips(run: Callable[[Tensor], Tensor], clips: Clips) -> list[Tensor]:
+    """Runs media of equal shape together; returns the tokens of each medium in the order given."""
+    if isinstance(clips, Tensor):
+        return list(run(clips)) if len(clips) else []
+    results: dict[int, Tensor] = {}
+    for shape in {clip.shape for clip in clips}:
+        index = [i for i, clip in enumerate(clips) if clip.shape == shape]
+        results.update(zip(index, run(torch.stack([clips[i] for i in index])), strict=True))
+    return [results[i] for i in range(len(clips))]
+
+
+def _loss(
+    logits: Float[Tensor, "b k v"], targets: Int[Tensor, "b k"], num_items: Tensor | int | None
+) -> Float[Tensor, ""]:
+    is_target: Bool[Tensor, "b k"] = targets != -100
+    picked = logits[is_target].float()
+    if num_items is None:
+        return F.cross_entropy(picked, targets[is_target])
+    return F.cross_entropy(picked, targets[is_target], reduction="sum") / num_items

@@ -119,10 +119,9 @@ def _draw_large(scene: Scene, moments: np.ndarray, height: int, width: int) -> F
             canvas[:, top:bottom, left:right] = _paste(part, picture[None], colour, window)[0]
         canvas *= scene.brightness
         if scene.noise:
-            # Grains of two pixels: averaged down to 48 pixels they are weaker than the small frames' noise, never stronger.
-            grain = _noise(scene.seed, moment, -(-height // 2) * -(-width // 2)).reshape(
-                -(-height // 2), -(-width // 2)
-            )
+            # Grains of two pixels: averaged down to 48 pixels they are weaker than the noise of small frames.
+            rows, columns = -(-height // 2), -(-width // 2)
+            grain = _noise(scene.seed, moment, rows * columns).reshape(rows, columns)
             canvas += 255 * scene.noise * np.repeat(np.repeat(grain, 2, 0), 2, 1)[:height, :width]
         frames[index] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
     return frames

@@ -1,0 +1,50 @@
+"""What the media layer hands out: frames with their times, and waveforms with their rate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Video:
+    """Frames of a video (or the one frame of an image) and when they are shown.
+
+    Args:
+        frames: RGB.
+        times_s: when each frame is shown, in seconds on the file's own timeline (0 is where playing starts).
+        duration_s: length of the whole video, not of the part that was sampled; 0 for an image.
+        fps: average frame rate of the file; None for an image.
+        has_audio: whether the file also holds a track of sound.
+        indices: place of each frame among the file's frames; estimated where a file does not count its frames.
+    """
+
+    frames: UInt8[np.ndarray, "t h w 3"]
+    times_s: Float64[np.ndarray, " t"]
+    duration_s: float
+    fps: float | None
+    has_audio: bool
+    indices: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audio:
+    """A waveform with all its channels.
+
+    Args:
+        waveform: samples in [-1, 1].
+        sample_rate: in Hz.
+        start_s: when the first sample is heard, on the timeline of the file (see `Video.times_s`).
+    """
+
+    waveform: Float32[np.ndarray, "c s"]
+    sample_rate: int
+    start_s: float = 0.0
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.waveform.shape[1] / self.sample_rate

@@ -1,1 +1,37 @@
-""""""
+"""Data: published layouts -> records -> samples -> batches."""
+
+from avllm.data.collate import Collate, Sample
+from avllm.data.context import Context
+from avllm.data.image_captions import ImageCaptions
+from avllm.data.llava_instruct import LlavaInstruct
+from avllm.data.mixture import Mixture, Order, Unreadable
+from avllm.data.prepare import Prepare
+from avllm.data.records import Medium, Record, Source, Turn
+from avllm.data.videochat_instruct import VideoChatInstruct
+from avllm.data.webvid import WebVid
+
+DATASETS = {
+    "image_captions": ImageCaptions.Config,
+    "llava_instruct": LlavaInstruct.Config,
+    "videochat_instruct": VideoChatInstruct.Config,
+    "webvid": WebVid.Config,
+}
+
+__all__ = [
+    "DATASETS",
+    "Collate",
+    "Context",
+    "ImageCaptions",
+    "LlavaInstruct",
+    "Medium",
+    "Mixture",
+    "Order",
+    "Prepare",
+    "Record",
+    "Sample",
+    "Source",
+    "Turn",
+    "Unreadable",
+    "VideoChatInstruct",
+    "WebVid",
+]

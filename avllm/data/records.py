@@ -1,0 +1,113 @@
+"""The one form of a training sample: turns of text and media, or the ids made of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from avllm.errors import DataError
+
+# Every reader turns its layout into these; nothing after it knows where a sample came from.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Medium:
+    """A medium of a turn, by where it is.
+
+    Args:
+        kind: how it is opened.
+        source: a path, or anything else that `avllm.media` opens.
+    """
+
+    kind: Literal["video", "image", "audio"]
+    source: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What one side says; its media stand before the text."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    media: tuple[Medium, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One sample.
+
+    Args:
+        id: names the sample in logs and errors: file and line or index.
+        turns: user and assistant in turn; the user's turn may be media alone (a caption is learned then).
+        features: branch -> stored output of its frozen prefix [t q d] of the sample's media, in place of opening them;
+            a list of such tensors when the branch has several media.
+        input_ids: prompt and answer as ids, if they are known already.
+        labels: the same with -100 where nothing is learned.
+    """
+
+    id: str
+    turns: tuple[Turn, ...] = ()
+    features: Mapping[str, Tensor | list[Tensor]] = field(default_factory=dict)
+    input_ids: Tensor | None = None
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.input_ids is None) != (self.labels is None):
+            raise DataError(f"{self.id}: expected input_ids and labels together, got one of them")
+        if self.input_ids is None:
+            self._check_turns()
+
+    def _check_turns(self) -> None:
+        if not self.turns:
+            raise DataError(f"{self.id}: no turns; expected a question and an answer, or a medium and its caption")
+        for index, turn in enumerate(self.turns):
+            expected = ("user", "assistant")[index % 2]
+            if turn.role != expected:
+                raise DataError(f"{self.id}: turn {index + 1}: expected the {expected}'s, got the {turn.role}'s")
+            if not turn.text.strip() and not turn.media:
+                raise DataError(f"{self.id}: turn {index + 1}: the {turn.role} says nothing")
+        if self.turns[-1].role != "assistant":
+            raise DataError(f"{self.id}: the last turn is the user's; expected the answer that is to be learned")
+
+
+class Source(Protocol):
+    """A dataset: samples by number. `record` is a pure function, so that a run can go on from any step."""
+
+    def __len__(self) -> int: ...
+
+    def record(self, index: int, seed: int) -> Record:
+        """Reads a sample.
+
+        Args:
+            index: which one, from 0.
+            seed: of whatever is drawn at random (frames, wording); another one each time the sample comes up.
+
+        Raises:
+            MediaError: a medium cannot be read; the sample is left out and counted.
+            DataError: the annotation is wrong; the run stops.
+        """
+        ...
+
+
+class DatasetConfig(Protocol):
+    """Options of a kind of dataset, a frozen dataclass: one row of the table that a stage's `data` is read by."""
+
+    ratio: float
+
+    def build(self, context: Any) -> Source:
+        """Opens it; `context` is `avllm.data.Context`."""
+        ...
+
+
+def media_path(root: Path, name: str, where: str) -> Path:
+    """Path of a medium below its folder.
+
+    Raises:
+        DataError: the name leads out of the folder.
+    """
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{where}: {name!r} leads out of {root}; expected a name below it")
+    return path

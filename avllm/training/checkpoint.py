@@ -1,0 +1,136 @@
+"""The state of a run on disk: written whole or not at all, the last good one is never lost."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from avllm.errors import CheckpointError
+
+TRAINABLE = "trainable.safetensors"
+PREFIX, UNFINISHED = "step-", ".unfinished-"
+
+
+def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int) -> Path:
+    """Stores the state after `step`; older ones beyond `keep` go when it is safe on disk.
+
+    Args:
+        folder: holds one folder per stored step.
+        step: steps done.
+        fill: writes the files into an empty folder.
+        keep: how many of the newest stay.
+    """
+    target = folder / f"{PREFIX}{step:08d}"
+    unfinished = folder / f"{UNFINISHED}{target.name}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    fill(unfinished)
+    sync(unfinished)
+    if target.exists():  # the same step again, after a resume: the same state
+        shutil.rmtree(unfinished)
+    else:
+        unfinished.rename(target)
+        sync_folder(folder)
+    for old in stored(folder)[:-keep]:
+        # Renamed first: a folder half removed must not look like a checkpoint.
+        doomed = folder / f"{UNFINISHED}{old.name}"
+        old.rename(doomed)
+        shutil.rmtree(doomed)
+    return target
+
+
+def stored(folder: Path) -> list[Path]:
+    """Folders of stored states, oldest first; what a crash left half written is not among them."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps done in a stored state."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def sync(folder: Path) -> None:
+    """Forces the files of a folder, and its list of them, onto the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Forces the list of files of a folder onto the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a small file whole or not at all."""
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def replace_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes JSON whole or not at all."""
+    replace_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def save_parameters(model: nn.Module, names: Iterable[str], path: Path) -> None:
+    """Writes the named parameters."""
+    parameters = dict(model.named_parameters())
+    save_file({name: parameters[name].detach().contiguous().cpu() for name in names}, path, {"format": "pt"})
+
+
+def load_parameters(model: nn.Module, names: Iterable[str], path: Path) -> None:
+    """Fills exactly the named parameters.
+
+    Raises:
+        CheckpointError: the file holds more, less, or other shapes; the names are given.
+    """
+    weights = read_parameters(path)
+    fill_parameters(model, weights, path, expected=set(names))
+
+
+def read_parameters(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        CheckpointError: it is missing or broken.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except Exception as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); expected the weights of a stage") from error
+
+
+def fill_parameters(model: nn.Module, weights: Mapping[str, Tensor], source: Path, *, expected: set[str]) -> None:
+    """Copies weights into the parameters of the same names.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    parameters = dict(model.named_parameters())
+    missing, surplus = sorted(expected - set(weights)), sorted(set(weights) - expected)
+    if missing or surplus:
+        faults = {"missing": missing, "left over": surplus}
+        found = [f"{what} {', '.join(names[:8])}" for what, names in faults.items() if names]
+        raise CheckpointError(f"{source}: {'; '.join(found)}; expected the trained parts of this stage")
+    for name in expected:
+        if name not in parameters or parameters[name].shape != weights[name].shape:
+            shape = list(parameters[name].shape) if name in parameters else "no such parameter"
+            raise CheckpointError(f"{source}: {name}: model has {shape}, file has {list(weights[name].shape)}")
+        parameters[name].data.copy_(weights[name])

@@ -1,0 +1,135 @@
+"""What a run shows and leaves behind: a progress bar, `log.csv`, and the learning curve as a picture."""
+
+import csv
+import io
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from avllm.training.checkpoint import replace_text
+
+logger = logging.getLogger(__name__)
+COLUMNS: tuple[str, ...] = ("step", "loss", "lr", "samples_per_second", "unreadable")
+
+
+class CsvLog(TrainerCallback):
+    """Writes a row of `log.csv` at each logged step, and the bar beside it.
+
+    Args:
+        path: the file; rows after the step that a run goes on from are taken out.
+        start: step that the run goes on from, 0 for a new one.
+        samples_per_step: over all processes.
+        name: of the stage, for the bar.
+    """
+
+    def __init__(self, path: Path, *, start: int, samples_per_step: int, name: str) -> None:
+        self.path, self.start, self.samples_per_step, self.name = path, start, samples_per_step, name
+        self.unreadable: Sequence[Any] = ()  # the trainer puts its list here
+        self._bar: tqdm | None = None
+        self._last = (0.0, start)
+
+    def on_train_begin(self, args, state, control, **rest: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        rows = [row for row in read_log(self.path) if row["step"] <= self.start] if self.start else []
+        replace_text(self.path, _csv(rows, header=True))
+        self._last = (time.monotonic(), state.global_step)
+        # None: no bar when the output is no terminal; the rows of the log say the same.
+        self._bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", disable=None, smoothing=0.1
+        )
+
+    def on_step_end(self, args, state, control, **rest: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(self, args, state, control, logs: dict[str, float] | None = None, **rest: Any) -> None:
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        now = time.monotonic()
+        seconds, steps = now - self._last[0], state.global_step - self._last[1]
+        self._last = (now, state.global_step)
+        row = {
+            "step": state.global_step,
+            "loss": logs["loss"],
+            "lr": logs["learning_rate"],
+            "samples_per_second": round(steps * self.samples_per_step / max(seconds, 1e-9), 2),
+            "unreadable": len(self.unreadable),
+        }
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_csv([row]))
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.1e}", samples_s=row["samples_per_second"])
+        logger.info("%s: step %d of %d, loss %.4f", self.name, state.global_step, state.max_steps, row["loss"])
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Rows of a `log.csv`; a last row that a crash cut short is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
+        values = [row.get(name) for name in COLUMNS]
+        if all(values):
+            rows.append({name: float(value) for name, value in zip(COLUMNS, values, strict=True) if value})
+    return rows
+
+
+def draw_curve(log: Path, picture: Path, *, title: str) -> bool:
+    """Draws loss and learning rate over the steps.
+
+    Returns:
+        Whether it was drawn: matplotlib is not required.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    rows = read_log(log)
+    if not rows:
+        return False
+    steps = [row["step"] for row in rows]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    loss = figure.subplots()
+    loss.plot(steps, [row["loss"] for row in rows], color="#b8c4d6", linewidth=1, label="loss")
+    loss.plot(steps, _smooth([row["loss"] for row in rows]), color="#1f4e8c", linewidth=2, label="running mean")
+    loss.set(xlabel="step", ylabel="loss", title=title)
+    loss.grid(alpha=0.3)
+    rate = loss.twinx()
+    rate.plot(steps, [row["lr"] for row in rows], color="#c77b30", linewidth=1, linestyle="--")
+    rate.set_ylabel("learning rate", color="#c77b30")
+    rate.set_ylim(bottom=0)
+    loss.legend(loc="upper right")
+    figure.savefig(picture, dpi=110)
+    return True
+
+
+def _smooth(values: list[float]) -> list[float]:
+    keep = 1 - 1 / max(1.0, len(values) / 20)
+    mean, result = math.nan, []
+    for value in values:
+        mean = value if math.isnan(mean) else keep * mean + (1 - keep) * value
+        result.append(mean)
+    return result
+
+
+def _csv(rows: list[dict[str, Any]], *, header: bool = False) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
+    if header:
+        writer.writeheader()
+    for row in rows:
+        writer.writerow({**row, "step": int(row["step"]), "unreadable": int(row["unreadable"])})
+    return text.getvalue()

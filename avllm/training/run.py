@@ -1,0 +1,175 @@
+"""Runs a stage: from its YAML to a folder that `avllm.load` opens."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
+from avllm.errors import ConfigError
+from avllm.training import checkpoint
+from avllm.training.frozen import freeze, unfreeze
+from avllm.training.progress import CsvLog, draw_curve
+from avllm.training.stage import Stage, read_stage
+from avllm.training.start import RECORD, open_start, save_system
+from avllm.training.trainer import StageTrainer, arguments, run_to_end
+
+logger = logging.getLogger(__name__)
+# May differ between a run and its resumption: they change no weight.
+FREE = ("output", "logging", "checkpoints", "workers", "max_unreadable")
+
+
+def train(
+    stage: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    datasets: Mapping[str, type] | None = None,
+) -> Path:
+    """Trains one stage.
+
+    Args:
+        stage: a YAML, or its name in `train_configs/`.
+        overrides: `a.b=c`.
+        resume: go on from the newest checkpoint in the output folder, or from the start if there is none.
+        datasets: kinds of datasets beside the published layouts, by the same form as `avllm.data.DATASETS`.
+
+    Returns:
+        The output folder: a complete model, with `training.json`, `stage.yaml`, `log.csv` and `curve.png`.
+
+    Raises:
+        ConfigError: a fault in the stage, or an output folder that holds another run.
+        Stopped: Ctrl-C; the state is stored.
+    """
+    settings, plain = read_stage(stage, overrides, datasets={**DATASETS, **(datasets or {})})
+    folder = Path(settings.output)
+    newest = _to_resume(plain, folder, resume)
+    if newest is not None and (folder / RECORD).exists():
+        logger.warning("%s is finished already", folder)
+        return folder
+    model, processor = open_start(settings)
+    try:
+        trained = _make_ready(model, settings)
+        trainer = build_trainer(settings, model, processor, folder, resume_from=newest)
+        if trainer.is_world_process_zero():
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.replace_text(folder / "stage.yaml", yaml.safe_dump(plain, sort_keys=False))
+        run_to_end(trainer, newest)
+    finally:
+        unfreeze(model)
+        for name in settings.modality:
+            model.branches[name].modality = "own"
+    if trainer.is_world_process_zero():
+        draw_curve(folder / "log.csv", folder / "curve.png", title=folder.name)
+        export(model, processor, trained, trainer, plain)
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def build_trainer(
+    settings: Stage, model: nn.Module, processor: Any, folder: Path, *, resume_from: Path | None = None
+) -> StageTrainer:
+    """Puts data, order and log together for a model that is frozen already."""
+    args = arguments(settings, folder)
+    context = Context(
+        model=model, processor=processor, modality=settings.modality, seed=settings.seed, cache=folder / "cache"
+    )
+    sources = [item.build(context) for item in settings.data]
+    order = Order(
+        [len(source) for source in sources],
+        [getattr(item, "ratio", 1.0) for item in settings.data],
+        num_batches=settings.schedule.num_steps * settings.accumulation,
+        batch=settings.batch,
+        seed=settings.seed,
+        mix=settings.mix,
+        rank=args.process_index,
+        world=args.world_size,
+    )
+    order.start = 0 if resume_from is None else checkpoint.step_of(resume_from) * settings.accumulation
+    prepare = Prepare(processor, modality=settings.modality, max_text_tokens=settings.max_text_tokens)
+    log = CsvLog(
+        folder / "log.csv",
+        start=order.start // settings.accumulation,
+        samples_per_step=settings.batch * settings.accumulation * args.world_size,
+        name=folder.name,
+    )
+    return StageTrainer(settings, model, Mixture(sources, prepare), order, Collate(), args=args, folder=folder, log=log)
+
+
+def export(model: Any, processor: Any, trained: Sequence[str], trainer: StageTrainer, plain: Mapping[str, Any]) -> None:
+    """Writes the complete model into the output folder, each file whole, `training.json` last."""
+    folder = trainer.folder
+    unfinished = folder / f"{checkpoint.UNFINISHED}export"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save_system(model, processor, unfinished)
+    checkpoint.save_parameters(model, trained, unfinished / checkpoint.TRAINABLE)
+    checkpoint.sync(unfinished)
+    for path in sorted(unfinished.iterdir()):
+        path.replace(folder / path.name)
+    unfinished.rmdir()
+    record = {
+        "stage": dict(plain),
+        "base": list(trainer.stage.starts),
+        "trained": list(trained),
+        "steps": trainer.state.global_step,
+        "samples": trainer.num_read,
+        "unreadable": trainer.unreadable,
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "accelerate")},
+    }
+    checkpoint.replace_json(folder / RECORD, record)
+    checkpoint.sync_folder(folder)
+
+
+def _make_ready(model: nn.Module, settings: Stage) -> list[str]:
+    """Freezes, and sets the dtypes: frozen weights as they are stored, trained ones in fp32."""
+    if settings.precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("precision: fp16 needs CUDA, there is none here; use bf16 or fp32")
+    if settings.precision == "fp32":
+        model.float()
+    trained = freeze(model, settings.trainable)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trained
+
+
+def _to_resume(plain: Mapping[str, Any], folder: Path, resume: bool) -> Path | None:
+    """The newest checkpoint, if the run is to go on from one.
+
+    Raises:
+        ConfigError: the folder holds a run and `resume` is off, or the run had another stage.
+    """
+    checkpoints = checkpoint.stored(folder / "checkpoints")
+    if not resume:
+        if checkpoints or (folder / RECORD).exists():
+            raise ConfigError(
+                f"output: {folder} holds a run already; go on with --resume, or give another folder (output=...)"
+            )
+        return None
+    if checkpoints and (folder / "stage.yaml").is_file():
+        before = dict(_flat(yaml.safe_load((folder / "stage.yaml").read_text(encoding="utf-8"))))
+        now = dict(_flat(plain))
+        for key in sorted(set(before) | set(now)):
+            if key.split(".")[0] not in FREE and before.get(key) != now.get(key):
+                raise ConfigError(
+                    f"{key}: the run in {folder} was started with {before.get(key)!r}, now it is {now.get(key)!r}; "
+                    f"go on with the old value, or give another folder (output=...)"
+                )
+    return checkpoints[-1] if checkpoints else None
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{path}.{index}")
+    else:
+        yield path, value

@@ -1,0 +1,152 @@
+"""A training stage as typed data: one YAML of `train_configs/`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from avllm import config
+from avllm.config import Choice
+from avllm.errors import ConfigError
+from avllm.training.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW; biases and norms (parameters of fewer than two axes) have no weight decay.
+
+    Args:
+        weight_decay: of all other trainable parameters.
+        betas: decay of the two running means.
+        eps: added to the denominator.
+        clip_norm: longest gradient, by norm over all parameters; None leaves it as it is, as published.
+    """
+
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """When the state of a run is stored, so that `--resume` goes on from there.
+
+    Args:
+        every: steps between two of them; the last step and Ctrl-C store one as well. 0 stores none on the way.
+        keep: how many of the newest stay on disk.
+    """
+
+    every: int = 500
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.keep < 1:
+            raise ValueError(f"expected every >= 0 and keep >= 1, got {self.every} and {self.keep}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logging:
+    """What a run reports.
+
+    Args:
+        every: steps between two rows of `log.csv`.
+        tensorboard: also write TensorBoard's files, if it is installed.
+    """
+
+    every: int = 10
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every: expected 1 or more, got {self.every}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of training.
+
+    Args:
+        init: name or folder of the system to start from, then folders of stages whose trained parts go over it.
+        trainable: names of parameters, as a whole (`branches.video.connector.projection` means all below it) or with
+            `*`. All else is frozen, in eval mode and without gradients.
+        output: folder of the run; at its end it is a complete model.
+        data: the datasets; each has a `kind`, its options, and a `ratio` among the others.
+        schedule: steps and learning rate.
+        optimizer: AdamW's settings.
+        modality: branch -> what it is fed; `{audio: vision}` trains the branch of sound on pictures.
+        mix: take each batch from one dataset, as published, or each sample from any.
+        batch: samples per process and step (with `accumulation`, per part of a step).
+        accumulation: batches whose gradients make one step.
+        max_text_tokens: longest text of a sample; None is without limit.
+        max_unreadable: highest share of samples whose media cannot be read; more stops the run.
+        workers: processes that read data; 0 reads between the steps.
+        precision: bf16 and fp16 by autocast; trained weights stay fp32.
+        gradient_checkpointing: compute activations of the decoder twice in place of storing them.
+        seed: of order, dropout and draws.
+    """
+
+    init: str | tuple[str, ...]
+    trainable: tuple[str, ...]
+    output: str
+    data: tuple[Any, ...]
+    schedule: Schedule
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    modality: dict[str, Literal["own", "vision"]] = field(default_factory=dict)
+    mix: Literal["batch", "sample"] = "batch"
+    batch: int = 32
+    accumulation: int = 1
+    max_text_tokens: int | None = None
+    max_unreadable: float = 0.01
+    workers: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
+    seed: int = 42
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    logging: Logging = field(default_factory=Logging)
+
+    def __post_init__(self) -> None:
+        for name in ("trainable", "data", "init"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: expected at least one entry, got none")
+        for name in ("batch", "accumulation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.workers < 0:
+            raise ValueError(f"workers: expected 0 or more, got {self.workers}")
+        if not 0 <= self.max_unreadable <= 1:
+            raise ValueError(f"max_unreadable: expected a share from 0 to 1, got {self.max_unreadable}")
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """The system to start from and what is put over it."""
+        return (self.init,) if isinstance(self.init, str) else self.init
+
+
+def read_stage(
+    path: str | Path, overrides: Sequence[str] = (), *, datasets: Mapping[str, type]
+) -> tuple[Stage, dict[str, Any]]:
+    """Reads a stage.
+
+    Args:
+        path: a YAML, or its name in `train_configs/`.
+        overrides: `a.b=c`.
+        datasets: kind -> frozen dataclass of a dataset's options.
+
+    Returns:
+        The stage, and the plain data it was made of.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type or value; the full key path is named.
+    """
+    plain = config.apply_overrides(config.read_yaml(config.find_file("train_configs", path)), overrides)
+    stage = config.parse(Stage, plain)
+    # The table of kinds is known only now: the datasets of nano come from a layer above this one.
+    table = make_dataclass("Data", [("data", tuple[Annotated[Any, Choice(datasets)], ...])], kw_only=True)
+    data = config.parse(table, {"data": plain["data"]}).data  # type: ignore[attr-defined]
+    for index, item in enumerate(data):
+        ratio = getattr(item, "ratio", 1.0)
+        if not ratio > 0:
+            raise ConfigError(f"data.{index}.ratio: expected a number above 0, got {ratio}")
+    object.__setattr__(stage, "data", data)
+    return stage, plain

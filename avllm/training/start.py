@@ -1,0 +1,45 @@
+"""What a stage starts from, and how the complete model is written at its end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from avllm.errors import ConfigError
+from avllm.model.modeling import AvllmForConditionalGeneration
+from avllm.training import checkpoint
+from avllm.training.stage import Stage
+
+RECORD = "training.json"  # the folder is complete once it is there
+
+
+def open_start(settings: Stage) -> tuple[Any, Any]:
+    """Opens the system to start from, and puts the trained parts of earlier stages over it.
+
+    Raises:
+        ConfigError: a folder that is no finished stage, or a modality of a branch that is not there.
+        CheckpointError: weights that do not fit.
+    """
+    base, *parts = settings.starts
+    model, processor = _open_system(base)
+    for index, part in enumerate(parts, start=1):
+        record = Path(part) / RECORD
+        if not record.is_file():
+            raise ConfigError(f"init.{index}: {part} has no {RECORD}; expected the output folder of a finished stage")
+        names = json.loads(record.read_text(encoding="utf-8"))["trained"]
+        checkpoint.load_parameters(model, names, Path(part) / checkpoint.TRAINABLE)
+    for name, modality in settings.modality.items():
+        if name not in model.branches:
+            raise ConfigError(f"modality.{name}: the system has no such branch, it has: {', '.join(model.branches)}")
+        model.branches[name].modality = modality
+    return model, processor
+
+
+def save_system(model: Any, processor: Any, folder: Path) -> None:
+    """Writes a folder that `avllm.load` opens."""
+    model.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
+
+
+def _open_system(name: str) -> tuple[Any, Any]:
+    return AvllmForConditionalGeneration.from_pretrained(name), None

@@ -1,5 +1,6 @@
 """What a system is made of: its YAML as typed data, and the same inside a `transformers` configuration."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -93,7 +94,7 @@ class System:
     Args:
         decoder: a causal language model of `transformers`, as its configuration with `model_type`.
         prompt: a row of `avllm.model.prompts.PROMPTS`.
-        branches: modality -> branch, in the order of their slot ids.
+        branches: modality -> branch.
         weights: the published weights, if there are any.
         published_quirks: faults of the published code that are wanted back, by name.
     """
@@ -163,13 +164,20 @@ class AvllmConfig(PreTrainedConfig):
         return yaml_config.parse(System, {**self.system, "decoder": decoder}, "config.json: system")
 
     def slot_ids(self) -> dict[str, int]:
-        """Modality -> id of its slots; they follow the decoder's vocabulary and are never embedded."""
-        first = self.text_config.vocab_size
-        return {name: first + i for i, name in enumerate(self.system["branches"])}
+        """Modality -> id of its slots."""
+        return slot_ids(self.system["branches"], self.text_config.vocab_size)
+
+
+def slot_ids(branches: Iterable[str], vocab_size: int) -> dict[str, int]:
+    """Modality -> id of its slots; they follow the decoder's vocabulary and are never embedded.
+
+    By alphabet, as the order of keys in a saved configuration is not kept.
+    """
+    return {name: vocab_size + index for index, name in enumerate(sorted(branches))}
 
 
 def _decoder_config(plain: dict[str, Any]) -> PreTrainedConfig:
-    kind = plain.get("model_type")
+    kind = str(plain.get("model_type"))
     if kind not in CONFIG_MAPPING:
         raise ConfigError(f"decoder.model_type: {kind!r} is no model of transformers")
     known = CONFIG_MAPPING[kind]

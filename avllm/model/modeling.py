@@ -13,7 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from avllm.errors import CheckpointError, NumericError
-from avllm.model.configuration import AvllmConfig, BranchConfig
+from avllm.model.configuration import AvllmConfig, BranchConfig, System
 from avllm.model.splice import splice
 
 # The media (or features) of one branch for a whole batch: one tensor, or a list when clips differ in length.
@@ -76,8 +76,8 @@ class FiniteLogits(LogitsProcessor):
 class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """A system of the Video-LLaMA family: branches that fill slots of a prompt, and the decoder that reads it.
 
-    `media` maps a modality to [n t c h w] (frames) or [n t c f n] (segments of sound), n media in batch order; a list of
-    tensors [t ...] when they differ in t. `features` maps it to stored outputs of `Branch.features`, in place of `media`.
+    `media` maps a modality to [n t c h w] (frames) or [n t c f n] (segments of sound), n media in batch order; a list
+    of tensors [t ...] when they differ in t. `features` maps it to stored outputs of `Branch.features` instead.
     """
 
     config_class = AvllmConfig
@@ -90,7 +90,7 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: AvllmConfig) -> None:
         super().__init__(config)
-        system = config.parsed()
+        system: System = config.parsed()
         width = config.text_config.hidden_size
         self.branches = nn.ModuleDict({k: Branch(v, out_width=width) for k, v in system.branches.items()})
         self.decoder = AutoModelForCausalLM.from_config(config.text_config)
@@ -231,7 +231,7 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """New tokens only, by any option of `transformers` (beams, sampling, streamers, caches, ...).
 
-        To go on from a cache (`past_key_values`), pass the whole conversation: what the cache holds is not computed again.
+        To go on from a cache (`past_key_values`), pass the whole conversation: what it holds is not computed again.
 
         Raises:
             NumericError: the logits are not finite.

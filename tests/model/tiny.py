@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from avllm import config
-from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
+from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor, System
 
 QFORMER = {"width": 16, "depth": 2, "num_heads": 2, "mlp_width": 32}
 TINY: dict[str, Any] = {
@@ -61,7 +61,7 @@ TINY: dict[str, Any] = {
         },
     },
 }
-VIDEO, AUDIO = 300, 301
+AUDIO, VIDEO = 300, 301
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> AvllmForConditionalGeneration:
@@ -82,3 +82,24 @@ def frames(*shape: int) -> torch.Tensor:
 def segments(*shape: int) -> torch.Tensor:
     """Random normalised segments [*shape 1 16 32]."""
     return torch.randn(*shape, 1, 16, 32)
+
+
+def tiny_tokenizer() -> Any:
+    """One token per byte, and the three special tokens with ids 0, 1, 2."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>"]
+    vocabulary = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
+
+
+def tiny_processor(model: AvllmForConditionalGeneration) -> AvllmProcessor:
+    """The processor of a tiny model."""
+    return AvllmProcessor.from_config(model.config, tiny_tokenizer())

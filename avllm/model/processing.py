@@ -1,0 +1,306 @@
+"""From messages and media to the tensors that the model takes, and from its tokens back to an answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+from avllm import config as yaml_config
+from avllm.errors import ConfigError, DataError
+from avllm.model.configuration import AvllmConfig, BranchConfig, Frames, Segments, System, slot_ids
+from avllm.model.prompts import PROMPTS, Kind, Medium, Prompt, Turn, conversation, show
+from avllm.model.quirks import vicuna_label_drift
+from avllm.model.tokens import IGNORED, Encoded, encode
+
+FormName = Literal["chat", "train", "caption", "train_caption"]
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """A medium that has been opened.
+
+    Args:
+        kind: what it was opened as.
+        branch: whose slots it fills.
+        values: normalised frames [t c h w] or log-mel segments [t c f n].
+        times_s: seconds of its frames, or of the starts of its segments.
+    """
+
+    kind: Kind
+    branch: str
+    values: Float[Tensor, "t c *rest"]
+    times_s: tuple[float, ...]
+
+
+class AvllmProcessor(ProcessorMixin):
+    """Tokenizer, prompt form and media settings of a system; saved beside the model's weights.
+
+    Args:
+        tokenizer: the decoder's fast tokenizer.
+        system: plain data of the system, as `AvllmConfig.system` holds it.
+        vocab_size: size of the decoder's embedding; slot ids begin there.
+    """
+
+    def __init__(
+        self, tokenizer: Any, system: dict[str, Any], vocab_size: int, chat_template: str | None = None
+    ) -> None:
+        super().__init__(tokenizer, chat_template=chat_template)
+        self.system, self.vocab_size = system, vocab_size
+        decoder = {"model_type": "llama"}  # the processor does not need the decoder's sizes
+        self._parsed = yaml_config.parse(System, {**system, "decoder": decoder}, "processor_config.json: system")
+        if self._parsed.prompt not in PROMPTS:
+            raise ConfigError(f"prompt: {self._parsed.prompt!r} is unknown, known are: {', '.join(sorted(PROMPTS))}")
+
+    @classmethod
+    def from_config(cls, config: AvllmConfig, tokenizer: Any) -> "AvllmProcessor":
+        """The processor that goes with a model of this configuration."""
+        return cls(tokenizer, config.system, config.text_config.vocab_size)
+
+    @property
+    def branches(self) -> Mapping[str, BranchConfig]:
+        """The branches of the system, by modality."""
+        return {**self._parsed.branches}
+
+    @property
+    def prompt(self) -> Prompt:
+        """The system's row of the table of prompts."""
+        return PROMPTS[self._parsed.prompt]
+
+    @property
+    def slot_ids(self) -> dict[str, int]:
+        """Modality -> id of its slots."""
+        return slot_ids(self.branches, self.vocab_size)
+
+    @property
+    def pad_id(self) -> int:
+        """Id at padding; it is never attended to."""
+        return self.tokenizer.pad_token_id or 0
+
+    def num_tokens(self, branch: str, num_frames: int) -> int:
+        """m, slots that a medium of `num_frames` frames or segments takes."""
+        return self._branch(branch).connector.num_tokens(num_frames)
+
+    def read(
+        self, source: Any, kind: Kind, *, branch: str | None = None, num_frames: int | None = None, **options: Any
+    ) -> Loaded:
+        """Opens a medium as the system wants it.
+
+        Args:
+            source: whatever `avllm.media` opens; a video is a source of sound too.
+            kind: what to read it as.
+            branch: whose slots it shall fill: "audio" trains a branch of sound on pictures.
+            num_frames: frames to look at, in place of the system's setting.
+            options: fields of `avllm.media.Sampling` (start_s, end_s, kind, seed, ...), and `limits`.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        from avllm import media  # here, so that training on stored features needs no decoder of media
+
+        branch = branch or ("audio" if kind == "audio" else "video")
+        self._branch(branch)
+        limits = {"limits": options.pop("limits")} if options.get("limits") is not None else {}
+        if kind == "audio":
+            return self._read_audio(media, source, options, limits)
+        settings = self._branch("video").media
+        size = (settings.size, settings.size)
+        if kind == "image":
+            frames = media.open_image(source, size=size, resize=settings.resize, **limits)
+        else:
+            fields = {
+                "kind": settings.sampling,
+                "num_frames": num_frames or settings.num_frames,
+                "fps": settings.fps,
+                "max_frames": settings.max_frames,
+            }
+            sampling = media.Sampling(**{**fields, **options})
+            frames = media.open_video(source, sampling, size=size, resize=settings.resize, **limits)
+        times = tuple(float(time) for time in frames.times_s)
+        return Loaded(kind=kind, branch=branch, values=self.normalise(frames.frames), times_s=times)
+
+    def _read_audio(self, media: Any, source: Any, options: Mapping[str, Any], limits: Mapping[str, Any]) -> Loaded:
+        settings = self._branch("audio").media
+        assert isinstance(settings, Segments)
+        window = {key: options[key] for key in ("start_s", "end_s") if key in options}
+        audio = media.open_audio(source, sample_rate=settings.sample_rate, **window, **limits)
+        names = ("num_segments", "segment_seconds", "num_mel_bins", "num_frames", "mean", "std")
+        segment_config = media.SegmentConfig(**{name: getattr(settings, name) for name in names})
+        values = torch.from_numpy(media.audio_segments(audio, segment_config))
+        return Loaded(kind="audio", branch="audio", values=values, times_s=())
+
+    def normalise(self, frames: Any) -> Float[Tensor, "t c h w"]:
+        """Frames u8 [t h w c] as the vision encoder takes them."""
+        settings = self._branch("video").media
+        assert isinstance(settings, Frames)
+        mean, std = (rearrange(torch.tensor(v), "c -> c 1 1") for v in (settings.mean, settings.std))
+        return (rearrange(torch.as_tensor(frames), "t h w c -> t c h w").float() / 255 - mean) / std
+
+    def medium(self, loaded: Loaded) -> Medium:
+        """What the prompt needs to know of an opened medium."""
+        count = self.num_tokens(loaded.branch, len(loaded.values))
+        return Medium(kind=loaded.kind, branch=loaded.branch, num_tokens=count, times_s=loaded.times_s)
+
+    def encode(
+        self,
+        turns: Sequence[Turn],
+        *,
+        form: FormName = "chat",
+        system: str | None = None,
+        max_answer_tokens: int | None = None,
+    ) -> Encoded:
+        """Ids and labels of a conversation. The labels are the answers and what ends them.
+
+        Args:
+            turns: questions, media and known answers; without the last answer, the ids end where it begins.
+            form: which templates.
+            system: in place of the form's system text.
+            max_answer_tokens: see `tokens.encode`.
+        """
+        template = self.prompt.form(form)
+        result = encode(
+            conversation(template, turns, system), self.tokenizer, self.slot_ids, max_answer_tokens=max_answer_tokens
+        )
+        if form == "train" and "vicuna_label_drift" in self._parsed.published_quirks:
+            labels = vicuna_label_drift(result.input_ids, template, turns, self.tokenizer, self.slot_ids)
+            return Encoded(input_ids=result.input_ids, labels=labels)
+        return result
+
+    def __call__(  # type: ignore[override]
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]] | None = None,
+        *,
+        text: str | None = None,
+        video: Any = None,
+        image: Any = None,
+        audio: Any = None,
+        form: FormName = "chat",
+        padding_side: Literal["left", "right"] = "left",
+        **options: Any,
+    ) -> BatchFeature:
+        """Inputs of the model for one conversation, a list of them, or a question with media.
+
+        Args:
+            messages: `[{"role": "user", "content": [{"type": "video", "video": SOURCE}, {"type": "text", ...}]}]`; the
+                types are video, image, audio and text. Answers are messages of the role assistant.
+            text: a question, in place of `messages`.
+            video: source of a video that goes with `text`.
+            image: source of an image.
+            audio: source of a sound; a video may be given here too.
+            form: "chat" to generate; "train", "caption" or "train_caption" to learn, which adds `labels`.
+            padding_side: left to generate.
+            options: see `read`.
+        """
+        if messages is None:
+            given = {"audio": audio, "image": image, "video": video}
+            content = [{"type": kind, kind: source} for kind, source in given.items() if source is not None]
+            messages = [{"role": "user", "content": [*content, {"type": "text", "text": text or ""}]}]
+        many = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        encoded, loaded = [], []
+        for one in many:
+            turns, system, media = self.turns_of(one, **options)  # type: ignore[arg-type]
+            encoded.append(self.encode(turns, form=form, system=system))
+            loaded += media
+        batch: dict[str, Any] = {**self.pad(encoded, padding_side=padding_side)}
+        if form == "chat":
+            del batch["labels"]
+        if loaded:
+            batch["media"] = stack_media(loaded)
+        return BatchFeature(batch)
+
+    def apply_chat_template(self, conversation: Any, chat_template: Any = None, **options: Any) -> Any:  # type: ignore[override]
+        """As in `transformers`: the inputs of the model, or with `tokenize=False` the prompt as text, for people."""
+        if options.pop("tokenize", True):
+            for name in ("add_generation_prompt", "return_dict", "return_tensors"):
+                options.pop(name, None)
+            return self(conversation, **options)
+        turns, system, _ = self.turns_of(conversation)
+        return self.show(turns, system=system)
+
+    def show(self, turns: Sequence[Turn], *, form: FormName = "chat", system: str | None = None) -> str:
+        """A prompt as text, for people and logs."""
+        slots = {name: branch.slot for name, branch in self.branches.items()}
+        return show(conversation(self.prompt.form(form), turns, system), slots=slots)
+
+    def turns_of(self, messages: Sequence[Message], **options: Any) -> tuple[list[Turn], str | None, list[Loaded]]:
+        """Turns, system text and opened media of messages.
+
+        Raises:
+            DataError: a role or a content type is unknown, or the order of the roles makes no turns.
+        """
+        turns: list[Turn] = []
+        system, loaded = None, []
+        for message in messages:
+            role, content = message.get("role"), message.get("content", "")
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            text = "\n".join(part["text"] for part in parts if part.get("type") == "text")
+            if role == "system":
+                system = text
+            elif role == "user":
+                opened = [self._open_part(part, options) for part in parts if part.get("type") != "text"]
+                loaded += opened
+                turns.append(Turn(question=text, media=tuple(map(self.medium, opened))))
+            elif role == "assistant" and turns and turns[-1].answer is None:
+                turns[-1] = Turn(question=turns[-1].question, media=turns[-1].media, answer=text)
+            else:
+                raise DataError(f"message role: got {role!r} here; expected system, then user and assistant in turn")
+        return turns, system, loaded
+
+    def _open_part(self, part: Mapping[str, Any], options: Mapping[str, Any]) -> Loaded:
+        kind = part.get("type")
+        if kind not in ("video", "image", "audio"):
+            raise DataError(f"content type: got {kind!r}, known are: video, image, audio, text")
+        source = next((part[key] for key in (kind, "path", "url") if key in part), None)
+        if source is None:
+            raise DataError(f"content of type {kind}: expected its source under {kind!r}, 'path' or 'url'")
+        return self.read(source, kind, **options)
+
+    def pad(self, rows: Sequence[Encoded], *, padding_side: Literal["left", "right"] = "left") -> dict[str, Tensor]:
+        """Rows of equal length, with their mask: `input_ids`, `attention_mask`, `labels`."""
+        longest = max(len(row.input_ids) for row in rows)
+
+        def table(values: Sequence[Sequence[int]], fill: int) -> Tensor:
+            fills = [[fill] * (longest - len(row)) for row in values]
+            return torch.tensor(
+                [f + list(v) if padding_side == "left" else list(v) + f for v, f in zip(values, fills, strict=True)]
+            )
+
+        return {
+            "input_ids": table([row.input_ids for row in rows], self.pad_id),
+            "attention_mask": table([[1] * len(row.input_ids) for row in rows], 0),
+            "labels": table([row.labels for row in rows], IGNORED),
+        }
+
+    def answer(self, ids: Sequence[int] | Tensor) -> str:
+        """The answer in what the model wrote: without special tokens, stop texts and a repeated header."""
+        text = self.tokenizer.decode(self.answer_ids(ids), skip_special_tokens=False)
+        eos = self.tokenizer.eos_token
+        return self.prompt.answer_text(text.split(eos)[0] if eos else text)
+
+    def answer_ids(self, ids: Sequence[int] | Tensor) -> list[int]:
+        """New ids without a leading unknown token and a leading bos, which some versions of `generate` return."""
+        kept = [int(token) for token in ids]
+        for token in (self.tokenizer.unk_token_id, self.tokenizer.bos_token_id):
+            if kept and token is not None and kept[0] == token:
+                kept = kept[1:]
+        return kept
+
+    def _branch(self, name: str) -> BranchConfig:
+        if name not in self.branches:
+            raise ConfigError(f"this system has no {name} branch; it has: {', '.join(self.branches) or 'none'}")
+        return self.branches[name]
+
+
+def stack_media(loaded: Sequence[Loaded]) -> dict[str, Tensor | list[Tensor]]:
+    """Opened media by branch, stacked where they have one shape."""
+    media: dict[str, Tensor | list[Tensor]] = {}
+    for branch in dict.fromkeys(item.branch for item in loaded):
+        clips = [item.values for item in loaded if item.branch == branch]
+        media[branch] = torch.stack(clips) if len({clip.shape for clip in clips}) == 1 else clips
+    return media

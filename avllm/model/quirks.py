@@ -1,0 +1,38 @@
+"""Faults of published code that a number may depend on; off unless `published_quirks` names them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from avllm.model.prompts import Form, Part, Text, Turn, user_parts
+from avllm.model.tokens import IGNORED, encode
+
+
+def vicuna_label_drift(
+    input_ids: Sequence[int], form: Form, turns: Sequence[Turn], tokenizer: Any, slot_ids: Mapping[str, int]
+) -> list[int]:
+    """The labels on which the Vicuna checkpoints of Video-LLaMA were tuned.
+
+    The published code counts the tokens of each sentence with a bos of its own, so that its masks move on by one token
+    per sentence, and it leaves the first two tokens of every question unmasked.
+
+    Args:
+        input_ids: the whole conversation, as the `train` form gives it.
+        form: that form.
+        turns: what it was filled with; all have answers.
+        tokenizer: the tokenizer of the conversation.
+        slot_ids: branch -> id of its slots.
+    """
+
+    def count(*parts: Part) -> int:
+        return len(encode(parts, tokenizer, slot_ids).input_ids) + 1
+
+    slots = set(slot_ids.values())
+    labels = [IGNORED if token in slots else token for token in input_ids]
+    start = count(Text(f"{form.system}\n\n"))
+    labels[:start] = [IGNORED] * start
+    for turn in turns:
+        length = count(Text("###Human: "), *user_parts(form, turn), Text("\n"))
+        for index in range(start + 2, min(start + length, len(labels))):
+            labels[index] = IGNORED
+        start += length + count(Text(f"###Assistant: {turn.answer}\n"))
+    return labels

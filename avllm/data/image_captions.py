@@ -68,6 +68,5 @@ class ImageCaptions:
         request = random.Random(seed).choice(self.config.prompts) if self.config.prompts else ""
         if self.config.clean:
             caption = clean_caption(caption, max_words=self.config.max_words)
-        return Record(
-            id=where, turns=(Turn(role="user", text=request, media=media), Turn(role="assistant", text=caption))
-        )
+        turns = (Turn(role="user", text=request, media=media), Turn(role="assistant", text=caption))
+        return Record(id=where, turns=turns, form="train_caption" if request else "caption")

@@ -1,13 +1,16 @@
 """A record to tensors: media opened, text to ids, labels on the assistant's words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from avllm.data.collate import Sample
-from avllm.data.records import Record
+from avllm.data.collate import IGNORED, Sample
+from avllm.data.records import Medium, Record
 from avllm.errors import DataError
+from avllm.model.prompts import Medium as PromptMedium
+from avllm.model.prompts import Turn
 
 
 class Prepare:
@@ -15,31 +18,76 @@ class Prepare:
 
     Args:
         processor: the system's `AvllmProcessor`; not needed when every record brings its ids and features.
-        modality: branch -> "vision" when the branch of sound is fed pictures.
-        max_text_tokens: longest text; what is longer is cut at its end. None is without limit.
+        modality: branch -> "vision" when the branch of sound is fed pictures: all pictures then go to it.
+        max_text_tokens: longest text, of a caption or of a whole conversation; what is longer is cut at its end.
+            None is without limit.
     """
 
     def __init__(
         self, processor: Any, *, modality: Mapping[str, Any] | None = None, max_text_tokens: int | None = None
     ) -> None:
         self.processor = processor
-        self.modality = dict(modality or {})
+        fed_pictures = [name for name, value in (modality or {}).items() if value == "vision"]
+        self.picture_branch = fed_pictures[0] if fed_pictures else None
         self.max_text_tokens = max_text_tokens
 
     def __call__(self, record: Record, seed: int) -> Sample:
         """Raises MediaError when a medium cannot be read, DataError when the text has nothing to learn."""
         features = {name: _listed(value) for name, value in record.features.items()}
-        media: Mapping[str, Sequence[Tensor]] = {}
         if record.input_ids is not None and record.labels is not None:
-            input_ids, labels = record.input_ids, record.labels
+            sample = Sample(id=record.id, input_ids=record.input_ids, labels=record.labels, features=features)
         else:
-            input_ids, labels, media = self._from_turns(record, seed)
-        if bool((labels == -100).all()):
+            sample = self._from_turns(record, features, seed)
+        if bool((sample.labels == IGNORED).all()):
             raise DataError(f"{record.id}: no token is learned; the answer is empty or cut off by max_text_tokens")
+        return sample
+
+    def _from_turns(self, record: Record, features: Mapping[str, Sequence[Tensor]], seed: int) -> Sample:
+        if self.processor is None:
+            raise DataError(
+                f"{record.id}: the system has no processor for its text; save it with one beside its weights"
+            )
+        media: dict[str, list[Tensor]] = {}
+        stored = {name: iter(clips) for name, clips in features.items()}
+        turns = []
+        for asked, answered in zip(record.turns[::2], record.turns[1::2], strict=True):
+            seen = []
+            for medium in asked.media:
+                branch = self._branch(medium)
+                if branch in stored:
+                    seen.append(self._stored(medium, branch, stored[branch], record.id))
+                    continue
+                loaded = self._open(medium, branch, seed)
+                media.setdefault(branch, []).append(loaded.values)
+                seen.append(self.processor.medium(loaded))
+            turns.append(Turn(question=asked.text, media=tuple(seen), answer=answered.text))
+        limit = self.max_text_tokens if record.form != "train" else None
+        encoded = self.processor.encode(turns, form=record.form, max_answer_tokens=limit)
+        input_ids, labels = torch.tensor(encoded.input_ids), torch.tensor(encoded.labels)
+        if record.form == "train" and self.max_text_tokens is not None:
+            input_ids, labels = self._cut(input_ids, labels, record)
         return Sample(id=record.id, input_ids=input_ids, labels=labels, media=media, features=features)
 
-    def _from_turns(self, record: Record, seed: int) -> tuple[Tensor, Tensor, Mapping[str, Sequence[Tensor]]]:
-        raise DataError(f"{record.id}: expected input_ids")
+    def _branch(self, medium: Medium) -> str:
+        return "audio" if medium.kind == "audio" else self.picture_branch or "video"
+
+    def _stored(self, medium: Medium, branch: str, clips: Iterator[Tensor], where: str) -> PromptMedium:
+        clip = next(clips, None)
+        if clip is None:
+            raise DataError(f"{where}: more media than stored features of the {branch} branch; expected one for each")
+        count = self.processor.num_tokens(branch, len(clip))
+        return PromptMedium(kind=medium.kind, branch=branch, num_tokens=count)
+
+    def _open(self, medium: Medium, branch: str, seed: int) -> Any:
+        options = {"seed": seed % 2**32, **medium.options} if medium.kind == "video" else dict(medium.options)
+        return self.processor.read(medium.source, medium.kind, branch=branch, **options)
+
+    def _cut(self, input_ids: Tensor, labels: Tensor, record: Record) -> tuple[Tensor, Tensor]:
+        is_text = input_ids < min(self.processor.slot_ids.values())
+        kept = is_text.long().cumsum(0) <= self.max_text_tokens
+        if bool((~is_text & ~kept).any()):
+            raise DataError(f"{record.id}: max_text_tokens = {self.max_text_tokens} cuts off a medium; raise it")
+        return input_ids[kept], labels[kept]
 
 
 def _listed(value: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

@@ -19,10 +19,12 @@ class Medium:
     Args:
         kind: how it is opened.
         source: a path, or anything else that `avllm.media` opens.
+        options: of `AvllmProcessor.read`, in place of the system's settings: `num_frames`, `sampling`.
     """
 
     kind: Literal["video", "image", "audio"]
     source: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ class Record:
 
     Args:
         id: names the sample in logs and errors: file and line or index.
-        turns: user and assistant in turn; the user's turn may be media alone (a caption is learned then).
+        turns: user and assistant in turn; the user's turn may be media alone.
+        form: which of the system's templates: a medium and its caption, the same after a request, a conversation.
         features: branch -> stored output of its frozen prefix [t q d] of the sample's media, in place of opening them;
             a list of such tensors when the branch has several media.
         input_ids: prompt and answer as ids, if they are known already.
@@ -49,6 +52,7 @@ class Record:
 
     id: str
     turns: tuple[Turn, ...] = ()
+    form: Literal["caption", "train_caption", "train"] = "train"
     features: Mapping[str, Tensor | list[Tensor]] = field(default_factory=dict)
     input_ids: Tensor | None = None
     labels: Tensor | None = None
@@ -66,6 +70,8 @@ class Record:
             expected = ("user", "assistant")[index % 2]
             if turn.role != expected:
                 raise DataError(f"{self.id}: turn {index + 1}: expected the {expected}'s, got the {turn.role}'s")
+            if turn.media and turn.role == "assistant":
+                raise DataError(f"{self.id}: turn {index + 1}: the assistant's answer holds media; expected text")
             if not turn.text.strip() and not turn.media:
                 raise DataError(f"{self.id}: turn {index + 1}: the {turn.role} says nothing")
         if self.turns[-1].role != "assistant":

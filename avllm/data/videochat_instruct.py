@@ -21,11 +21,15 @@ class VideoChatInstruct:
             annotations: the JSON file.
             videos: folder of the videos.
             ratio: share among the datasets of a stage.
+            sampling: which frames, as named by `avllm.media.Sampling`; None is the system's setting.
+            num_frames: how many; None is the system's setting.
         """
 
         annotations: str
         videos: str
         ratio: float = 1.0
+        sampling: str | None = None
+        num_frames: int | None = None
 
         def build(self, context: object) -> "VideoChatInstruct":
             """Reads the annotations.
@@ -49,7 +53,8 @@ class VideoChatInstruct:
         """The video before the first question, then all questions and answers in turn."""
         entry, where = self._entries[index], f"{self.path}[{index}]"
         path = media_path(Path(self.config.videos), text(entry, "video", where), f"{where}.video")
-        media = (Medium(kind="video", source=path),)
+        options = {"sampling": self.config.sampling, "num_frames": self.config.num_frames}
+        media = (Medium(kind="video", source=path, options=options),)
         turns: list[Turn] = []
         for i, pair in enumerate(entries(member(entry, "QA", where), f"{where}.QA")):
             spot = f"{where}.QA[{i}]"

@@ -29,6 +29,8 @@ class WebVid:
             annotations: a CSV file or a folder of them.
             videos: folder of the videos.
             ratio: share among the datasets of a stage.
+            sampling: which frames, as named by `avllm.media.Sampling`; None is the system's setting.
+            num_frames: how many; None is the system's setting.
             clean: clean the captions as published.
             max_words: of a cleaned caption.
         """
@@ -36,6 +38,8 @@ class WebVid:
         annotations: str
         videos: str
         ratio: float = 1.0
+        sampling: str | None = None
+        num_frames: int | None = None
         clean: bool = True
         max_words: int = 50
 
@@ -64,8 +68,10 @@ class WebVid:
         where = f"{self.files[int(number)]}:{line}"
         path = media_path(Path(self.config.videos), f"{page_dir}/{videoid}.mp4", where)
         caption = clean_caption(name, max_words=self.config.max_words) if self.config.clean else name
-        media = (Medium(kind="video", source=path),)
-        return Record(id=where, turns=(Turn(role="user", text="", media=media), Turn(role="assistant", text=caption)))
+        options = {"sampling": self.config.sampling, "num_frames": self.config.num_frames}
+        media = (Medium(kind="video", source=path, options=options),)
+        turns = (Turn(role="user", text="", media=media), Turn(role="assistant", text=caption))
+        return Record(id=where, turns=turns, form="caption")
 
     def _read(self, number: int) -> Iterator[str]:
         path = self.files[number]

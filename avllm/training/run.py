@@ -99,7 +99,16 @@ def build_trainer(
         samples_per_step=settings.batch * settings.accumulation * args.world_size,
         name=folder.name,
     )
-    return StageTrainer(settings, model, Mixture(sources, prepare), order, Collate(), args=args, folder=folder, log=log)
+    return StageTrainer(
+        settings,
+        model,
+        Mixture(sources, prepare),
+        order,
+        Collate(pad_id=getattr(processor, "pad_id", 0)),
+        args=args,
+        folder=folder,
+        log=log,
+    )
 
 
 def export(model: Any, processor: Any, trained: Sequence[str], trainer: StageTrainer, plain: Mapping[str, Any]) -> None:

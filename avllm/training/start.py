@@ -6,6 +6,7 @@ from typing import Any
 
 from avllm.errors import ConfigError
 from avllm.model.modeling import AvllmForConditionalGeneration
+from avllm.model.processing import AvllmProcessor
 from avllm.training import checkpoint
 from avllm.training.stage import Stage
 
@@ -42,4 +43,9 @@ def save_system(model: Any, processor: Any, folder: Path) -> None:
 
 
 def _open_system(name: str) -> tuple[Any, Any]:
-    return AvllmForConditionalGeneration.from_pretrained(name), None
+    if not (Path(name) / "config.json").is_file():
+        raise ConfigError(f"init: {name} has no config.json; expected a folder that save_pretrained or a stage wrote")
+    model = AvllmForConditionalGeneration.from_pretrained(name, dtype="auto")
+    # Stages on stored features and ids need none, so that a folder without one can be trained.
+    has_processor = (Path(name) / "processor_config.json").is_file()
+    return model, AvllmProcessor.from_pretrained(name) if has_processor else None

@@ -1,0 +1,60 @@
+import pytest
+import yaml
+from tiny_system import DATASETS, stage_data
+
+from avllm.config import find_file
+from avllm.data import DATASETS as PUBLISHED
+from avllm.errors import ConfigError
+from avllm.training.stage import read_stage
+
+
+def _write(tmp_path, **changes):
+    path = tmp_path / "stage.yaml"
+    path.write_text(yaml.safe_dump(stage_data(tmp_path / "base", tmp_path / "out", **changes)))
+    return path
+
+
+def test_reads_a_stage_with_kinds_of_a_higher_layer(tmp_path):
+    stage, plain = read_stage(_write(tmp_path), ["batch=3", "data.0.size=7"], datasets=DATASETS)
+
+    assert (stage.batch, stage.data[0].size, plain["data"][0]["size"]) == (3, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.lr=1e-4"], "optimizer.lr: unknown key"),
+        (["schedule.lr=1e-4"], "schedule.lr: expected a float, got the text '1e-4'"),
+        (["data.0.kind=nothing"], r"data\.0\.kind: 'nothing' is unknown, known are: tiny_features"),
+        (["data.0.sise=4"], r"data\.0\.sise: unknown key; did you mean 'size'"),
+        (["data.0.ratio=0"], r"data\.0\.ratio: expected a number above 0"),
+        (["precision=fp8"], "precision: got the text 'fp8', allowed are: fp32, bf16, fp16"),
+        (["schedule.steps_per_epoch=0"], "schedule: steps_per_epoch"),
+        (["batch=0"], "batch: expected 1 or more"),
+    ],
+)
+def test_names_the_wrong_key(tmp_path, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        read_stage(_write(tmp_path), overrides, datasets=DATASETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "warmup", "batch", "rates"),
+    [
+        ("video_stage1", 5 * 2500, 2500, 32, (1e-4, 8e-5, 1e-6)),
+        ("video_stage2", 3 * 1000, 1000, 4, (3e-5, 1e-5, 1e-6)),
+        ("audio_stage1", 5 * 5000, 5000, 32, (1e-4, 8e-5, 1e-6)),
+        ("audio_stage2", 3 * 1000, 400, 4, (3e-5, 1e-5, 1e-6)),
+    ],
+)
+def test_published_stages_have_the_published_values(name, steps, warmup, batch, rates):
+    stage, _ = read_stage(f"video_llama_7b/{name}", datasets=PUBLISHED)
+
+    schedule = stage.schedule
+    assert (schedule.num_steps, schedule.warmup_steps, stage.batch) == (steps, warmup, batch)
+    assert (schedule.lr, schedule.min_lr, schedule.warmup_start_lr) == rates
+    assert (stage.optimizer.weight_decay, stage.seed, stage.optimizer.clip_norm) == (0.05, 42, None)
+    assert stage.modality == ({"audio": "vision"} if name.startswith("audio") else {})
+    assert all(f".{name.split('_')[0]}." in pattern for pattern in stage.trainable)
+    command = find_file("train_configs", f"video_llama_7b/{name}").read_text().splitlines()[0]
+    assert command.startswith(f"# avllm train train_configs/video_llama_7b/{name}.yaml")

@@ -74,6 +74,11 @@ class AvllmProcessor(ProcessorMixin):
         return PROMPTS[self._parsed.prompt]
 
     @property
+    def published_quirks(self) -> tuple[str, ...]:
+        """Faults of the published code that are wanted back."""
+        return self._parsed.published_quirks
+
+    @property
     def slot_ids(self) -> dict[str, int]:
         """Modality -> id of its slots."""
         return slot_ids(self.branches, self.vocab_size)
@@ -88,7 +93,14 @@ class AvllmProcessor(ProcessorMixin):
         return self._branch(branch).connector.num_tokens(num_frames)
 
     def read(
-        self, source: Any, kind: Kind, *, branch: str | None = None, num_frames: int | None = None, **options: Any
+        self,
+        source: Any,
+        kind: Kind,
+        *,
+        branch: str | None = None,
+        num_frames: int | None = None,
+        sampling: str | None = None,
+        **options: Any,
     ) -> Loaded:
         """Opens a medium as the system wants it.
 
@@ -97,7 +109,8 @@ class AvllmProcessor(ProcessorMixin):
             kind: what to read it as.
             branch: whose slots it shall fill: "audio" trains a branch of sound on pictures.
             num_frames: frames to look at, in place of the system's setting.
-            options: fields of `avllm.media.Sampling` (start_s, end_s, kind, seed, ...), and `limits`.
+            sampling: which frames, in place of the system's setting.
+            options: other fields of `avllm.media.Sampling` (start_s, end_s, seed, ...), and `limits`.
 
         Raises:
             MediaError: it cannot be read.
@@ -115,7 +128,7 @@ class AvllmProcessor(ProcessorMixin):
             frames = media.open_image(source, size=size, resize=settings.resize, **limits)
         else:
             fields = {
-                "kind": settings.sampling,
+                "kind": sampling or settings.sampling,
                 "num_frames": num_frames or settings.num_frames,
                 "fps": settings.fps,
                 "max_frames": settings.max_frames,
@@ -167,7 +180,7 @@ class AvllmProcessor(ProcessorMixin):
         result = encode(
             conversation(template, turns, system), self.tokenizer, self.slot_ids, max_answer_tokens=max_answer_tokens
         )
-        if form == "train" and "vicuna_label_drift" in self._parsed.published_quirks:
+        if form == "train" and "vicuna_label_drift" in self.published_quirks:
             labels = vicuna_label_drift(result.input_ids, template, turns, self.tokenizer, self.slot_ids)
             return Encoded(input_ids=result.input_ids, labels=labels)
         return result

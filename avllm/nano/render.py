@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from einops import rearrange
+from jaxtyping import Float, Float32, Int, UInt8
 
-from avllm.nano.render_shapes import SIZES, shapes
+from avllm.nano.render_shapes import SIZES, integrals
 from avllm.nano.world import THINGS, Background, Scene, Thing
 
 DARK_LEVEL, LIGHT_LEVEL = 12.0, 240.0
 _NOISE_VALUES = 1 << 20
-_CHUNK = 256  # small frames drawn together
+_CHUNK = 64  # small frames drawn together
 
 Frames = UInt8[np.ndarray, "n h w 3"]
 
@@ -64,24 +65,21 @@ def render_frames(
 
 def _draw_small(scenes: Sequence[Scene], times: np.ndarray, height: int, width: int) -> UInt8[np.ndarray, "b t h w 3"]:
     num, steps = times.shape
-    canvas = np.repeat(np.stack([background(s, height, width) for s in scenes]), steps, axis=0)  # [n 3 h w]
+    canvas = np.repeat(np.stack([background(s, height, width) for s in scenes]), steps, axis=0)  # [n h w 3]
     for layer in range(max(len(scene.things) for scene in scenes)):
         rows, names, colours, places = [], [], [], []
         for index, (scene, moments) in enumerate(zip(scenes, times, strict=True)):
             if layer < len(scene.things):
                 thing = scene.things[layer]
-                seen = np.flatnonzero((moments >= thing.appears_s) & (moments < max(thing.leaves_s, thing.appears_s)))
-                if thing.leaves_s >= scene.duration_s:
-                    seen = np.flatnonzero(moments >= thing.appears_s)
+                seen = np.flatnonzero(_is_there(thing, scene, moments))
                 rows.append(index * steps + seen)
                 names.append(np.full(len(seen), THINGS.index(thing.name)))
                 colours.append(np.tile(np.array(thing.rgb, dtype=np.float32), (len(seen), 1)))
                 places.append(_boxes(scene, layer, moments[seen]))
-        if rows:
-            index, place = np.concatenate(rows), np.concatenate(places)
-            canvas[index] = _paste(
-                canvas[index], shapes(SIZES[0])[np.concatenate(names)], np.concatenate(colours), place
-            )
+        index = np.concatenate(rows)
+        canvas[index] = _paste(
+            canvas[index], SIZES[0], np.concatenate(names), np.concatenate(colours), np.concatenate(places)
+        )
     for index, (scene, moments) in enumerate(zip(scenes, times, strict=True)):
         block = canvas[index * steps : (index + 1) * steps]
         block *= scene.brightness
@@ -89,7 +87,12 @@ def _draw_small(scenes: Sequence[Scene], times: np.ndarray, height: int, width: 
             for frame, moment in zip(block, moments, strict=True):
                 frame += 255 * scene.noise * _noise(scene.seed, moment, frame.size).reshape(frame.shape)
     frames = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(frames.reshape(num, steps, 3, height, width).transpose(0, 1, 3, 4, 2))
+    return frames.reshape(num, steps, height, width, 3)
+
+
+def _is_there(thing: Thing, scene: Scene, moments: np.ndarray) -> np.ndarray:
+    """At which moments a thing is seen; one that stays is also there after the nominal end."""
+    return (moments >= thing.appears_s) & ((moments < thing.leaves_s) | (thing.leaves_s >= scene.duration_s))
 
 
 def _draw_large(scene: Scene, moments: np.ndarray, height: int, width: int) -> Frames:
@@ -100,31 +103,33 @@ def _draw_large(scene: Scene, moments: np.ndarray, height: int, width: int) -> F
     for index, moment in enumerate(moments):
         canvas = base.copy()
         for thing, places in zip(scene.things, boxes, strict=True):
-            stays = thing.leaves_s >= scene.duration_s
-            if moment < thing.appears_s or (moment >= thing.leaves_s and not stays):
-                continue
-            x, y, radius_x, radius_y = places[index]
-            left, right = _span(x, radius_x, width)
-            top, bottom = _span(y, radius_y, height)
-            if left >= right or top >= bottom:
-                continue
-            pixels = 2 * max(radius_x * width, radius_y * height)
-            picture = shapes(next((size for size in SIZES if size >= pixels), SIZES[-1]))[THINGS.index(thing.name)]
-            window = np.array([[
-                (x * width - left) / (right - left), (y * height - top) / (bottom - top),
-                radius_x * width / (right - left), radius_y * height / (bottom - top),
-            ]])  # fmt: skip
-            part = canvas[None, :, top:bottom, left:right]
-            colour = np.array([thing.rgb], dtype=np.float32)
-            canvas[:, top:bottom, left:right] = _paste(part, picture[None], colour, window)[0]
+            if _is_there(thing, scene, moment):
+                _paste_large(canvas, thing, places[index])
         canvas *= scene.brightness
         if scene.noise:
             # Grains of two pixels: averaged down to 48 pixels they are weaker than the noise of small frames.
             rows, columns = -(-height // 2), -(-width // 2)
-            grain = _noise(scene.seed, moment, rows * columns).reshape(rows, columns)
-            canvas += 255 * scene.noise * np.repeat(np.repeat(grain, 2, 0), 2, 1)[:height, :width]
-        frames[index] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+            grain = 255 * scene.noise * _noise(scene.seed, moment, rows * columns).reshape(rows, columns, 1)
+            canvas += np.repeat(np.repeat(grain, 2, 0), 2, 1)[:height, :width]
+        frames[index] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
     return frames
+
+
+def _paste_large(canvas: Float32[np.ndarray, "h w 3"], thing: Thing, place: Float[np.ndarray, "4"]) -> None:
+    height, width = canvas.shape[:2]
+    x, y, radius_x, radius_y = place
+    left, right = _span(x, radius_x, width)
+    top, bottom = _span(y, radius_y, height)
+    if left >= right or top >= bottom:
+        return
+    pixels = 2 * max(radius_x * width, radius_y * height)
+    size = next((size for size in SIZES if size >= pixels), SIZES[-1])
+    x, radius_x = (x * width - left) / (right - left), radius_x * width / (right - left)
+    y, radius_y = (y * height - top) / (bottom - top), radius_y * height / (bottom - top)
+    window = np.array([[x, y, radius_x, radius_y]])
+    part = canvas[None, top:bottom, left:right]
+    colour = np.array([thing.rgb], dtype=np.float32)
+    canvas[top:bottom, left:right] = _paste(part, size, np.array([THINGS.index(thing.name)]), colour, window)[0]
 
 
 def _span(centre: float, radius: float, pixels: int) -> tuple[int, int]:
@@ -142,29 +147,48 @@ def _boxes(scene: Scene, layer: int, moments: np.ndarray) -> Float[np.ndarray, "
 
 
 def _paste(
-    canvas: Float32[np.ndarray, "n 3 h w"],
-    pictures: Float32[np.ndarray, "n 3 k k"],
+    canvas: Float32[np.ndarray, "n h w 3"],
+    size: int,
+    things: Int[np.ndarray, " n"],
     colours: Float32[np.ndarray, "n 3"],
     boxes: Float[np.ndarray, "n 4"],
-) -> Float32[np.ndarray, "n 3 h w"]:
-    """Lays pictures over the canvas; every pixel is the exact mean of what it covers."""
+) -> Float32[np.ndarray, "n h w 3"]:
+    """Lays pictures of `size` texels over the canvas; every pixel is the exact mean of what it covers."""
+    _, height, width, _ = canvas.shape
     x, y, radius_x, radius_y = boxes.T
-    down = _coverage(y, radius_y, canvas.shape[2], pictures.shape[2])  # [n h k]
-    across = _coverage(x, radius_x, canvas.shape[3], pictures.shape[3])  # [n w k]
-    layers = down[:, None] @ pictures @ across.transpose(0, 2, 1)[:, None]  # [n 3 h w]
-    covered, body, light = layers[:, :1], layers[:, 1:2], layers[:, 2:]
+    table = integrals(size)
+    across = _differences(rearrange(table, "n w h k -> n w (h k)"), things, _edges(x, radius_x, width, size))
+    rows = rearrange(across, "n w (h k) -> n h (w k)", k=3)
+    layers = _differences(rows, np.arange(len(canvas)), _edges(y, radius_y, height, size))
+    texels = size * size / (4 * radius_x * radius_y * width * height)  # to a pixel
+    layers = rearrange(layers, "n h (w k) -> n h w k", k=3) / texels.astype(np.float32)[:, None, None, None]
+    covered, body, light = layers[..., :1], layers[..., 1:2], layers[..., 2:]
     rest = DARK_LEVEL * (covered - body - light) + LIGHT_LEVEL * light
-    return canvas * (1 - covered) + body * colours[:, :, None, None] + rest
+    return canvas * (1 - covered) + body * colours[:, None, None] + rest
 
 
-def _coverage(
-    centre: np.ndarray, radius: np.ndarray, pixels: int, texels: int
-) -> Float32[np.ndarray, "n pixels texels"]:
-    """How much of each output pixel each row or column of a picture covers, for pictures laid at centre +- radius."""
-    edges = (centre - radius)[:, None] + 2 * radius[:, None] * np.arange(texels + 1) / texels
-    edges = (edges * pixels).astype(np.float32)
-    cumulated = np.clip(edges[:, None] - np.arange(pixels, dtype=np.float32)[:, None], 0, 1)
-    return np.diff(cumulated, axis=2)
+def _edges(
+    centre: Float[np.ndarray, " n"], radius: Float[np.ndarray, " n"], pixels: int, texels: int
+) -> Float32[np.ndarray, "n edges"]:
+    """Where the edges of the output's pixels fall in a picture laid at centre +- radius, in texels."""
+    places = np.arange(pixels + 1) / pixels - (centre - radius)[:, None]
+    return np.clip(places / (2 * radius[:, None]) * texels, 0, texels).astype(np.float32)
+
+
+def _differences(
+    tables: Float[np.ndarray, "n_tables rows k"], which: Int[np.ndarray, " n"], edges: Float32[np.ndarray, "n edges"]
+) -> Float[np.ndarray, "n steps k"]:
+    """The tables `which`, read between rows at fractional `edges`; each reading less the one before it."""
+    num_rows = tables.shape[1]
+    below = np.minimum(edges.astype(np.int64), num_rows - 2)
+    flat = rearrange(tables, "n rows k -> (n rows) k")
+    index = which[:, None] * num_rows + below
+    low = np.take(flat, index, axis=0)
+    values = np.take(flat, index + 1, axis=0)
+    values -= low
+    values *= (edges - below).astype(tables.dtype)[:, :, None]
+    values += low
+    return values[:, 1:] - values[:, :-1]
 
 
 @cache
@@ -181,14 +205,13 @@ def _noise(seed: int, moment: float, num: int) -> Float32[np.ndarray, " n"]:
     return np.take(bank, np.arange(start, start + num), mode="wrap")
 
 
-def background(scene: Scene, height: int, width: int) -> Float32[np.ndarray, "3 h w"]:
+def background(scene: Scene, height: int, width: int) -> Float32[np.ndarray, "h w 3"]:
     """The gradient between four corners with a faint pattern over it."""
     ground = scene.background
-    top_left, top_right, bottom_left, bottom_right = (
-        np.array(c, dtype=np.float32)[:, None, None] for c in ground.corners
-    )
-    y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
-    x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None]
+    corners = np.array(ground.corners, dtype=np.float32)[:, None, None]
+    top_left, top_right, bottom_left, bottom_right = corners
+    y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None, None]
+    x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[:, None]
     shade = (top_left * (1 - x) + top_right * x) * (1 - y) + (bottom_left * (1 - x) + bottom_right * x) * y
     return (shade * (1 + ground.strength * _pattern(ground, scene.seed, y, x))).astype(np.float32)
 

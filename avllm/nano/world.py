@@ -98,6 +98,7 @@ class Scene:
     width: int = 320
     crf: int = 26
     audio_bit_rate: int = 64_000
+    sample_rate: int = 16_000
 
     @property
     def aspect(self) -> float:
@@ -142,4 +143,4 @@ def nearest_colour(rgb: Sequence[float]) -> str:
 
 def scene_rng(purpose: str, seed: int, index: int = 0) -> np.random.Generator:
     """A random stream of its own for each purpose ("train", "score", ...), seed and index: no two ever coincide."""
-    return np.random.default_rng([zlib.crc32(purpose.encode()), seed, index])
+    return np.random.default_rng([zlib.crc32(purpose.encode()), seed % 2**64, index])

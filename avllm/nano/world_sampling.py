@@ -64,6 +64,7 @@ def sample_scene(
         width=width,
         crf=int(rng.integers(20, 35)),
         audio_bit_rate=int(rng.choice((32_000, 48_000, 64_000, 96_000))),
+        sample_rate=int(rng.choice((16_000, 32_000, 44_100))),
     )
 
 

@@ -1,1 +1,7 @@
-""""""
+"""Chat: a system loaded once, conversations with it, and what they return."""
+
+from avllm.chat.assistant import Assistant, Request, load
+from avllm.chat.reply import Reply
+from avllm.chat.session import Session
+
+__all__ = ["Assistant", "Reply", "Request", "Session", "load"]

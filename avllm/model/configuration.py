@@ -1,7 +1,7 @@
 """What a system is made of: its YAML as typed data, and the same inside a `transformers` configuration."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -66,6 +66,8 @@ class Segments:
     std: float = 9.138
 
 
+# Faults of published code that can be had back; `avllm.model.quirks` says what each does.
+Quirk = Literal["vicuna_label_drift", "cut_prompt_from_left"]
 MEDIA = {"frames": Frames, "segments": Segments}
 
 
@@ -103,7 +105,7 @@ class System:
     prompt: str
     branches: dict[Literal["video", "audio"], BranchConfig]
     weights: Weights | None = None
-    published_quirks: tuple[Literal["vicuna_label_drift"], ...] = field(default=())
+    published_quirks: tuple[Quirk, ...] = ()
 
     def __post_init__(self) -> None:
         if self.decoder.get("model_type") not in CONFIG_MAPPING:

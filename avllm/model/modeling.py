@@ -1,7 +1,7 @@
 """The one model class: branches, a decoder of `transformers`, and the slots between them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +107,8 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises:
             CheckpointError: a weight is missing or left over; all of them are named.
         """
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **options)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **options)
+        model, info = cast(Any, loaded)
         faults = [f"{what} {', '.join(sorted(info[key])[:8])}" for key, what in _FAULTS.items() if info.get(key)]
         if faults:
             raise CheckpointError(f"{pretrained_model_name_or_path}: {'; '.join(faults)}; convert or save it again")
@@ -144,34 +145,37 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Int[Tensor, "b l"],
         media: Mapping[str, Clips] | None = None,
         features: Mapping[str, Clips] | None = None,
+        tokens: Mapping[str, Float[Tensor, "m d"]] | None = None,
     ) -> Float[Tensor, "b l d"]:
         """Embeds the prompts: token ids by the decoder's table, slots by the branches.
+
+        Args:
+            input_ids: prompts with slot ids where media go.
+            media: see the class.
+            features: see the class.
+            tokens: modality -> what `branch_tokens` returned for the whole batch, in place of the two above.
 
         Raises:
             ValueError: an id outside the vocabulary that is no slot, a modality without a branch, or other numbers of
                 slots and media tokens.
         """
-        media, features, slots = media or {}, features or {}, self.config.slot_ids()
-        for name in {**media, **features}:
+        media, features, ready = media or {}, features or {}, dict(tokens or {})
+        slots, vocab_size = self.config.slot_ids(), self.config.text_config.vocab_size
+        for name in {**media, **features, **ready}:
             if name not in slots:
                 raise ValueError(
                     f"media {name!r}: this system has no such branch, it has: {', '.join(slots) or 'none'}"
                 )
-        vocab_size = self.config.text_config.vocab_size
-        embeds = self.get_input_embeddings()(input_ids.masked_fill(input_ids >= vocab_size, 0))
         if input_ids.numel() and int(input_ids.max()) >= vocab_size + len(slots):
             raise ValueError(
                 f"input_ids hold {int(input_ids.max())}; the vocabulary ends before {vocab_size} and slots"
             )
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(input_ids >= vocab_size, 0))
+        for name in {**media, **features}:
+            ready.setdefault(name, self.branch_tokens(name, media.get(name), features.get(name)))
         for name, slot_id in slots.items():
-            is_slot = input_ids == slot_id
-            if name in media or name in features:
-                tokens = self.branch_tokens(name, media.get(name), features.get(name))
-            elif not bool(is_slot.any()):
-                continue
-            else:
-                tokens = embeds.new_zeros(0, embeds.shape[-1])
-            embeds = splice(embeds, is_slot, tokens.to(embeds.device))
+            filled = ready.get(name, embeds.new_zeros(0, embeds.shape[-1]))
+            embeds = splice(embeds, input_ids == slot_id, filled.to(embeds.device))
         return embeds
 
     def forward(

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from avllm.model.prompts import Form, Part, Text, Turn, user_parts
 from avllm.model.tokens import IGNORED, encode
 
@@ -36,3 +39,16 @@ def vicuna_label_drift(
             labels[index] = IGNORED
         start += length + count(Text(f"###Assistant: {turn.answer}\n"))
     return labels
+
+
+def cut_prompt_from_left(
+    embeds: Float[Tensor, "b l d"], max_new_tokens: int, max_length: int = 2000
+) -> Float[Tensor, "b m d"]:
+    """Drops the start of a prompt that is too long, with its bos, system text and media, as the published chat does.
+
+    Args:
+        embeds: the embedded prompt.
+        max_new_tokens: length of the answer.
+        max_length: of both together.
+    """
+    return embeds[:, max(0, embeds.shape[1] + max_new_tokens - max_length) :]

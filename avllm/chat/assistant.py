@@ -1,0 +1,320 @@
+"""A system that is loaded once and answers many: media are decoded and encoded once, questions go in batches."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.cache_utils import Cache
+from transformers.generation import StoppingCriteriaList
+
+from avllm.chat.generation import StopOnText
+from avllm.chat.reply import Reply
+from avllm.chat.store import MediaStore, Perceived, content_key
+from avllm.checkpoints.load import load_model
+from avllm.errors import ConfigError, MediaError, NoAudioStream
+from avllm.model import AvllmForConditionalGeneration, AvllmProcessor, Loaded, Turn
+from avllm.model.prompts import Kind
+from avllm.model.quirks import cut_prompt_from_left
+
+if TYPE_CHECKING:
+    from avllm.chat.session import Session
+
+AudioMode = Literal["auto", "require", "off"]
+# Greedy and of bounded length unless the caller says otherwise, whatever a model's own generation_config.json holds.
+DEFAULTS: Mapping[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": 128}
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A question on its own, for `Assistant.answers`; media as in `Session.ask`."""
+
+    question: str
+    video: Any = None
+    image: Any = None
+    audio: Any = None
+    audio_mode: AudioMode = "auto"
+    num_frames: int | None = None
+    system: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompted:
+    """A conversation ready for the decoder.
+
+    Args:
+        ids: token ids, slots among them.
+        keys: what stands at each position; a slot's key tells its medium, so that equal keys mean equal embeddings.
+        embeds: the ids and media embedded.
+    """
+
+    ids: list[int]
+    keys: list[Any]
+    embeds: Float[Tensor, "1 l d"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Generated:
+    """New ids of each row and seconds spent."""
+
+    ids: list[list[int]]
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+
+class Assistant:
+    """Answers questions about media; `chat()` starts a conversation.
+
+    Args:
+        model: the system's model.
+        processor: its processor.
+        name: how replies name it.
+        max_media_bytes: of encoded media that are kept for later questions.
+    """
+
+    def __init__(
+        self,
+        model: AvllmForConditionalGeneration,
+        processor: AvllmProcessor,
+        *,
+        name: str = "",
+        max_media_bytes: int = 256 * 2**20,
+    ) -> None:
+        self.model, self.processor, self.name = model, processor, name
+        self.store = MediaStore(max_media_bytes)
+
+    def chat(self, *, system: str | None = None) -> "Session":
+        """Starts a conversation; `system` replaces the system text of the prompt form."""
+        from avllm.chat.session import Session
+
+        return Session(self, system=system)
+
+    @torch.no_grad()
+    def perceive(self, source: Any, kind: Kind, **options: Any) -> Perceived:
+        """Decodes and encodes a medium, or takes it from the store.
+
+        Args:
+            source: whatever `avllm.media` opens.
+            kind: what to read it as; the sound of a video is read as "audio".
+            options: see `AvllmProcessor.read`.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        key = content_key(source, {"kind": kind, **options})
+        found = self.store.get(key)
+        if found is not None:
+            return found
+        started = time.perf_counter()
+        loaded = self.processor.read(source, kind, **options)
+        decoded = time.perf_counter()
+        tokens = self.model.branch_tokens(loaded.branch, [loaded.values.to(self.model.device)], None)
+        perceived = Perceived(
+            key=key,
+            medium=self.processor.medium(loaded),
+            tokens=tokens,
+            decode_s=decoded - started,
+            encode_s=time.perf_counter() - decoded,
+        )
+        self.store.put(perceived)
+        return perceived
+
+    def perceive_all(
+        self,
+        *,
+        video: Any = None,
+        image: Any = None,
+        audio: Any = None,
+        audio_mode: AudioMode = "auto",
+        num_frames: int | None = None,
+        **options: Any,
+    ) -> list[Perceived]:
+        """The media of one turn; sound first, as the published prompts have it.
+
+        Args:
+            video: source of a video; its sound is used too, as `audio_mode` says.
+            image: source of an image.
+            audio: source of a sound, in place of the video's own.
+            audio_mode: of a video's sound: "auto" if there is any and the system hears, "require" it, "off".
+            num_frames: frames to look at.
+            options: fields of `avllm.media.Sampling` and `limits`.
+
+        Raises:
+            NoAudioStream: sound is required and there is none.
+            MediaError: anything else that is wrong with a medium.
+        """
+        seen = {"num_frames": num_frames, **options} if num_frames is not None else options
+        result = []
+        sound = video if audio is None else audio
+        if sound is not None and (audio is not None or audio_mode != "off"):
+            result += self._hear(sound, "require" if audio is not None else audio_mode, options)
+        if image is not None:
+            result.append(self.perceive(image, "image", **_only(options, ("limits",))))
+        if video is not None:
+            result.append(self.perceive(video, "video", **seen))
+        return result
+
+    def _hear(self, source: Any, mode: AudioMode, options: Mapping[str, Any]) -> list[Perceived]:
+        if "audio" not in self.processor.branches:
+            if mode == "require":
+                raise ConfigError(f"model {self.name}: sound is required, but this system has no audio branch")
+            return []
+        try:
+            return [self.perceive(source, "audio", **_only(options, ("start_s", "end_s", "limits")))]
+        except NoAudioStream:
+            if mode == "require":
+                raise
+            logger.info("no audio track; answering from the picture alone")
+            return []
+
+    def prompt(self, turns: Sequence[Turn], media: Sequence[Perceived], system: str | None = None) -> Prompted:
+        """Ids, keys and embeddings of a conversation whose media are `media`, in the order of their turns."""
+        ids = self.processor.encode(turns, system=system).input_ids
+        slots = {token: name for name, token in self.processor.slot_ids.items()}
+        fills = {
+            name: iter(
+                [(item.key, index) for item in media if item.medium.branch == name for index in range(len(item.tokens))]
+            )
+            for name in slots.values()
+        }
+        keys: list[Any] = [next(fills[slots[token]]) if token in slots else token for token in ids]
+        tokens = {
+            name: torch.cat([item.tokens for item in media if item.medium.branch == name])
+            for name in {item.medium.branch for item in media}
+        }
+        with torch.no_grad():
+            embeds = self.model.embed(torch.tensor([ids], device=self.model.device), tokens=tokens)
+        return Prompted(ids=ids, keys=keys, embeds=embeds)
+
+    def generate(
+        self,
+        embeds: Float[Tensor, "b l d"],
+        *,
+        attention_mask: Tensor | None = None,
+        cache: Cache | None = None,
+        stop: StopOnText | None = None,
+        **options: Any,
+    ) -> Generated:
+        """New ids for embedded prompts.
+
+        Args:
+            embeds: whole conversations, padded on the left.
+            attention_mask: 0 at the padding.
+            cache: of the conversation so far; what it holds is not computed again.
+            stop: also tells when the first token came.
+            options: what `generate` of `transformers` takes.
+
+        Raises:
+            ConfigError: prompt and answer do not fit into the decoder's context.
+            NumericError: the logits are not finite.
+        """
+        options = {**DEFAULTS, **{key: value for key, value in options.items() if value is not None}}
+        embeds, attention_mask = self._fit(embeds, attention_mask, options["max_new_tokens"])
+        stop = stop or StopOnText(self.processor)
+        criteria = StoppingCriteriaList([stop, *options.pop("stopping_criteria", ())])
+        started = time.perf_counter()
+        rows = self.model.generate(
+            inputs_embeds=embeds,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            stopping_criteria=criteria,
+            pad_token_id=self.processor.pad_id,
+            **options,
+        )
+        timings = {"first_token": stop.first_token_s or 0.0, "generate": time.perf_counter() - started}
+        return Generated(ids=rows.tolist(), timings_s=timings)
+
+    def _fit(
+        self, embeds: Float[Tensor, "b l d"], mask: Tensor | None, max_new_tokens: int
+    ) -> tuple[Float[Tensor, "b m d"], Tensor | None]:
+        if "cut_prompt_from_left" in self.processor.published_quirks:
+            return cut_prompt_from_left(embeds, max_new_tokens), None
+        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if limit is not None and embeds.shape[1] + max_new_tokens > limit:
+            raise ConfigError(
+                f"the conversation has {embeds.shape[1]} tokens and the answer may take {max_new_tokens}, the decoder "
+                f"holds {limit}; start a new chat, drop media or earlier turns, or lower max_new_tokens"
+            )
+        return embeds, mask
+
+    def answers(self, requests: Sequence[Request], **options: Any) -> list[Reply]:
+        """Answers independent questions as one batch; each is what it would be alone.
+
+        Args:
+            requests: questions, with media or without.
+            options: what `generate` of `transformers` takes.
+        """
+        if not requests:
+            return []
+        media = [
+            self.perceive_all(
+                video=item.video,
+                image=item.image,
+                audio=item.audio,
+                audio_mode=item.audio_mode,
+                num_frames=item.num_frames,
+            )
+            for item in requests
+        ]
+        turns = [
+            Turn(question=item.question, media=tuple(one.medium for one in found))
+            for item, found in zip(requests, media, strict=True)
+        ]
+        prompts = [
+            self.prompt([turn], found, item.system) for turn, found, item in zip(turns, media, requests, strict=True)
+        ]
+        longest = max(len(prompt.ids) for prompt in prompts)
+        embeds = prompts[0].embeds.new_zeros(len(prompts), longest, prompts[0].embeds.shape[-1])
+        mask = torch.zeros(len(prompts), longest, dtype=torch.long, device=embeds.device)
+        for row, prompt in enumerate(prompts):
+            embeds[row, longest - len(prompt.ids) :] = prompt.embeds[0]
+            mask[row, longest - len(prompt.ids) :] = 1
+        out = self.generate(embeds, attention_mask=mask, **options)
+        return [
+            self.reply(item.question, self.processor.answer(ids), found, out.timings_s)
+            for item, ids, found in zip(requests, out.ids, media, strict=True)
+        ]
+
+    def reply(
+        self, question: str, answer: str, media: Sequence[Perceived], timings_s: Mapping[str, float], new: int = -1
+    ) -> Reply:
+        """The reply to a question in a conversation with these media, of which the last `new` were new (-1: all)."""
+        fresh = media[len(media) - new :] if new >= 0 else media
+        spent = {
+            "decode": sum(item.decode_s for item in fresh),
+            "encode": sum(item.encode_s for item in fresh),
+            **timings_s,
+        }
+        spent["total"] = spent["decode"] + spent["encode"] + spent.get("generate", 0.0)
+        kinds = {item.medium.kind for item in media}
+        seen = [item for item in media if item.medium.kind == "video"]
+        return Reply(
+            question=question,
+            answer=answer,
+            streams_used=tuple(kind for kind in ("video", "image", "audio") if kind in kinds),
+            frames=seen[-1].medium.times_s if seen else (),
+            model=self.name,
+            timings_s=spent,
+        )
+
+
+def load(name: str | Path = "nano", **options: Any) -> Assistant:
+    """Loads a system by name or folder; see `avllm.checkpoints.load.load_model` for the options.
+
+    Raises:
+        CheckpointError: there is no such model, or its folder is incomplete or damaged.
+    """
+    model, processor = load_model(name, **options)
+    return Assistant(model, processor, name=str(name))
+
+
+def _only(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
+
+
+__all__ = ["Assistant", "Generated", "Loaded", "MediaError", "Prompted", "Request", "load"]

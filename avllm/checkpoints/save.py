@@ -1,0 +1,51 @@
+"""Writes a model folder that `avllm.load` and the Auto classes of `transformers` open."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from avllm.checkpoints.load import _quiet
+from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
+
+
+def save_model(
+    model: AvllmForConditionalGeneration,
+    processor: AvllmProcessor,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Saves weights, configuration and processor. The folder appears whole or not at all.
+
+    Args:
+        model: the model; it is not changed.
+        processor: its processor.
+        folder: where to; an older model there is replaced.
+        dtype: of the stored floating-point weights; that of the model by default. float16 halves the size of a model
+            that is loaded as float32.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with _quiet():
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+    if dtype is not None:
+        _store_as(partial, dtype)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial.rename(folder)
+    return folder
+
+
+def _store_as(folder: Path, dtype: torch.dtype) -> None:
+    """Rewrites the weight files with another floating-point type."""
+    from safetensors.torch import load_file
+
+    for file in folder.glob("*.safetensors"):
+        state: dict[str, Tensor] = load_file(file)
+        cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+        save_file({k: v.contiguous() for k, v in cast.items()}, file, metadata={"format": "pt"})

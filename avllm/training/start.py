@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from avllm.checkpoints.load import find_model
+from avllm.checkpoints.save import save_model
 from avllm.errors import ConfigError
 from avllm.model.modeling import AvllmForConditionalGeneration
 from avllm.model.processing import AvllmProcessor
@@ -37,15 +39,15 @@ def open_start(settings: Stage) -> tuple[Any, Any]:
 
 def save_system(model: Any, processor: Any, folder: Path) -> None:
     """Writes a folder that `avllm.load` opens."""
-    model.save_pretrained(folder)
-    if processor is not None:
-        processor.save_pretrained(folder)
+    if processor is None:
+        model.save_pretrained(folder)
+    else:
+        save_model(model, processor, folder)
 
 
 def _open_system(name: str) -> tuple[Any, Any]:
-    if not (Path(name) / "config.json").is_file():
-        raise ConfigError(f"init: {name} has no config.json; expected a folder that save_pretrained or a stage wrote")
-    model = AvllmForConditionalGeneration.from_pretrained(name, dtype="auto")
-    # Stages on stored features and ids need none, so that a folder without one can be trained.
-    has_processor = (Path(name) / "processor_config.json").is_file()
-    return model, AvllmProcessor.from_pretrained(name) if has_processor else None
+    # Stages on stored features and ids need no processor, so a folder without one can be trained.
+    has_processor = not (Path(name) / "config.json").is_file() or (Path(name) / "processor_config.json").is_file()
+    folder = find_model(name) if has_processor else Path(name)
+    model = AvllmForConditionalGeneration.from_pretrained(folder, dtype="auto")
+    return model, AvllmProcessor.from_pretrained(folder) if has_processor else None

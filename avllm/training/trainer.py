@@ -81,7 +81,8 @@ class StageTrainer(Trainer):
             batch_sampler=self.order,
             collate_fn=self.data_collator,
             num_workers=stage.workers,
-            persistent_workers=False,
+            # Its own: starting a loader draws from its generator, and a resumed run starts one more.
+            generator=torch.Generator(),
             pin_memory=self.args.device.type == "cuda",
         )
 
@@ -232,9 +233,10 @@ def arguments(stage: Stage, folder: Path) -> TrainingArguments:
         report_to=reports,
         seed=stage.seed,
         data_seed=stage.seed,
+        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         bf16=stage.precision == "bf16",
         fp16=stage.precision == "fp16",
-        gradient_checkpointing=stage.gradient_checkpointing,
+        **({"gradient_checkpointing": True} if stage.gradient_checkpointing else {}),
     )
 
 

@@ -88,10 +88,10 @@ def save_tiny_system(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def stage_data(init: Path, output: Path, **changes) -> dict:
+def stage_data(init: Path | list[str], output: Path, **changes) -> dict:
     """A stage as plain data."""
     return {
-        "init": str(init),
+        "init": init if isinstance(init, list) else str(init),
         "trainable": TRAINABLE,
         "output": str(output),
         "data": [{"kind": "tiny_features"}],
@@ -103,7 +103,7 @@ def stage_data(init: Path, output: Path, **changes) -> dict:
     }
 
 
-def write_stage(path: Path, init: Path, output: Path, **changes) -> Path:
+def write_stage(path: Path, init: Path | list[str], output: Path, **changes) -> Path:
     """Writes a stage's YAML."""
     path.write_text(yaml.safe_dump(stage_data(init, output, **changes)))
     return path

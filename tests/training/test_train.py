@@ -1,0 +1,184 @@
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_system import DATASETS, SLOT, make_stage, save_tiny_system, write_stage
+
+from avllm.errors import ConfigError, DataError, MediaError, NumericError
+from avllm.model.modeling import AvllmForConditionalGeneration
+from avllm.training import train
+from avllm.training.progress import read_log
+
+
+def test_trains_what_is_named_and_leaves_every_other_bit(tmp_path):
+    out = train(make_stage(tmp_path), datasets=DATASETS)
+
+    before, after = load_file(tmp_path / "base" / "model.safetensors"), load_file(out / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    trained = set(json.loads((out / "training.json").read_text())["trained"])
+    assert changed <= trained
+    # A key's bias moves every score of a query alike: its gradient is 0 but for rounding.
+    assert all(name in changed for name in trained if not name.endswith("key.bias"))
+
+
+def test_leaves_log_curve_stage_and_a_folder_that_opens(tmp_path):
+    out = train(make_stage(tmp_path), ["schedule.steps_per_epoch=5", "checkpoints.every=2"], datasets=DATASETS)
+
+    rows = read_log(out / "log.csv")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["lr"] for row in rows[:3]] == pytest.approx(
+        [1e-4, 1e-4 + (1e-2 - 1e-4) / 3, 1e-4 + 2 * (1e-2 - 1e-4) / 3]
+    )
+    assert (out / "curve.png").stat().st_size > 1000
+    record = json.loads((out / "training.json").read_text())
+    assert (record["steps"], record["base"], record["samples"]) == (5, [str(tmp_path / "base")], 20)
+    assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["step-00000004", "step-00000005"]
+    AvllmForConditionalGeneration.from_pretrained(out)
+
+
+def test_learns(tmp_path):
+    stage = make_stage(
+        tmp_path,
+        schedule={"steps_per_epoch": 60, "lr": 3e-2},
+        trainable=["branches.video.connector", "decoder"],
+        batch=8,
+    )
+
+    out = train(stage, datasets=DATASETS)
+
+    losses = [row["loss"] for row in read_log(out / "log.csv")]
+    assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
+
+
+def test_accumulation_gives_the_weights_of_the_whole_batch(tmp_path):
+    # The answers have equal length, so that the mean of means is the mean; dropout would differ.
+    stage = make_stage(tmp_path, trainable=["branches.video.connector.projection"])
+    few = ["schedule.steps_per_epoch=3", "mix=sample"]
+
+    whole = train(stage, [*few, "batch=4", f"output={tmp_path}/a"], datasets=DATASETS)
+    parts = train(stage, [*few, "batch=2", "accumulation=2", f"output={tmp_path}/b"], datasets=DATASETS)
+
+    a, b = (load_file(folder / "trainable.safetensors") for folder in (whole, parts))
+    assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+
+
+def test_stops_at_a_loss_that_is_no_number_and_names_the_samples(tmp_path):
+    stage = make_stage(tmp_path, data=[{"kind": "tiny_features", "broken": 3}])
+
+    with pytest.raises(NumericError, match=r"the loss is nan; samples: .*tiny\[3\]"):
+        train(stage, datasets=DATASETS)
+
+    assert not (tmp_path / "out" / "training.json").exists()
+
+
+def test_a_used_output_folder_needs_resume(tmp_path):
+    stage = make_stage(tmp_path, schedule={"steps_per_epoch": 2, "lr": 1e-2})
+    out = train(stage, datasets=DATASETS)
+
+    with pytest.raises(ConfigError, match="holds a run already; go on with --resume"):
+        train(stage, datasets=DATASETS)
+    assert train(stage, resume=True, datasets=DATASETS) == out
+
+
+def test_resume_refuses_a_changed_stage_and_names_the_key(tmp_path):
+    stage = make_stage(tmp_path, schedule={"steps_per_epoch": 2, "lr": 1e-2})
+    train(stage, datasets=DATASETS)
+    (tmp_path / "out" / "training.json").unlink()
+
+    with pytest.raises(ConfigError, match=r"schedule\.lr: the run in .* was started with 0\.01, now it is 0\.02"):
+        train(stage, ["schedule.lr=0.02"], resume=True, datasets=DATASETS)
+    train(stage, ["logging.every=2"], resume=True, datasets=DATASETS)
+
+
+def test_trained_parts_of_a_stage_go_over_another_base(tmp_path):
+    first = train(make_stage(tmp_path, schedule={"steps_per_epoch": 3, "lr": 1e-2}), datasets=DATASETS)
+    other = save_tiny_system(tmp_path / "other", seed=1)
+    frozen_now = ["decoder.model.norm"]
+    stage = write_stage(
+        tmp_path / "second.yaml", [str(other), str(first)], tmp_path / "second", trainable=frozen_now,
+        schedule={"steps_per_epoch": 1, "lr": 1e-3},
+    )  # fmt: skip
+
+    second = train(stage, datasets=DATASETS)
+
+    trained, merged = load_file(first / "trainable.safetensors"), load_file(second / "model.safetensors")
+    assert all(torch.equal(trained[name], merged[name]) for name in trained)
+    name = "branches.video.encoder.class_token"
+    assert torch.equal(merged[name], load_file(other / "model.safetensors")[name])
+
+
+def test_fp16_needs_cuda(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    with pytest.raises(ConfigError, match="fp16 needs CUDA"):
+        train(make_stage(tmp_path, precision="fp16"), datasets=DATASETS)
+
+
+def test_bf16_keeps_trained_weights_in_fp32(tmp_path):
+    stage = make_stage(tmp_path, precision="bf16", schedule={"steps_per_epoch": 2, "lr": 1e-2})
+
+    out = train(stage, datasets=DATASETS)
+
+    assert {t.dtype for t in load_file(out / "trainable.safetensors").values()} == {torch.float32}
+
+
+class _Unreadable:
+    """Fails like a missing video for some of its records."""
+
+    def __init__(self, bad):
+        self.bad = bad
+
+    def __call__(self, index):
+        if index in self.bad:
+            raise MediaError("clip.mp4: cannot be opened")
+
+
+def _with_bad(monkeypatch, bad):
+    from tiny_system import TinyFeatures
+
+    fail, original = _Unreadable(bad), TinyFeatures.record
+
+    def record(self, index, seed):
+        fail(index)
+        return original(self, index, seed)
+
+    monkeypatch.setattr(TinyFeatures, "record", record)
+
+
+def test_unreadable_samples_are_left_out_and_listed(tmp_path, monkeypatch, caplog):
+    _with_bad(monkeypatch, {2})
+    stage = make_stage(tmp_path, max_unreadable=0.1, schedule={"steps_per_epoch": 5, "lr": 1e-2})
+
+    with caplog.at_level(logging.WARNING):
+        out = train(stage, datasets=DATASETS)
+
+    record = json.loads((out / "training.json").read_text())
+    assert record["unreadable"] == [{"id": "dataset 0, record 2", "reason": "clip.mp4: cannot be opened"}]
+    assert record["samples"] == 20
+    assert read_log(out / "log.csv")[-1]["unreadable"] == 1
+    assert "left out dataset 0, record 2" in caplog.text
+
+
+def test_a_batch_without_any_readable_sample_changes_nothing(tmp_path, monkeypatch):
+    _with_bad(monkeypatch, set(range(20)))
+    stage = make_stage(tmp_path, max_unreadable=1.0, schedule={"steps_per_epoch": 2, "lr": 1e-2})
+
+    out = train(stage, datasets=DATASETS)
+
+    before, after = load_file(tmp_path / "base" / "model.safetensors"), load_file(out / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_too_many_unreadable_samples_stop_the_run(tmp_path, monkeypatch):
+    _with_bad(monkeypatch, set(range(20)))
+
+    with pytest.raises(DataError, match=r"samples could not be read, max_unreadable allows 1\.0%"):
+        train(make_stage(tmp_path), datasets=DATASETS)
+
+
+def test_slots_of_the_tiny_system_are_beyond_its_vocabulary(tmp_path):
+    model = AvllmForConditionalGeneration.from_pretrained(save_tiny_system(tmp_path / "base"))
+
+    assert model.config.slot_ids() == {"video": SLOT}

@@ -1,6 +1,7 @@
 """Draws scenes of nano's world into frames of any size, many at once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -8,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Float32, Int, UInt8
 
 from avllm.nano.render_shapes import SIZES, integrals
-from avllm.nano.world import THINGS, Background, Scene, Thing
+from avllm.nano.world import THINGS, Background, Rgb, Scene, Thing
 
 DARK_LEVEL, LIGHT_LEVEL = 12.0, 240.0
 _NOISE_VALUES = 1 << 20
@@ -97,22 +98,32 @@ def _is_there(thing: Thing, scene: Scene, moments: np.ndarray) -> np.ndarray:
 
 def _draw_large(scene: Scene, moments: np.ndarray, height: int, width: int) -> Frames:
     """One frame after the other, touching only the box of each thing."""
-    base = background(scene, height, width)
-    boxes = [_boxes(scene, layer, moments) for layer in range(len(scene.things))]
+    even_height, even_width = height + height % 2, width + width % 2
+    base = scene.brightness * background(scene, even_height, even_width)
+    things = [replace(thing, rgb=_dimmed(thing.rgb, scene.brightness)) for thing in scene.things]
+    boxes = [_boxes(scene, layer, moments) for layer in range(len(things))]
     frames = np.empty((len(moments), height, width, 3), dtype=np.uint8)
+    canvas = np.empty_like(base)
+    # Grains of two pixels: averaged down to 48 pixels they are weaker than the noise of small frames.
+    grains = rearrange(canvas, "(h i) (w j) k -> h i w j k", i=2, j=2)
+    assert np.shares_memory(grains, canvas)
     for index, moment in enumerate(moments):
-        canvas = base.copy()
-        for thing, places in zip(scene.things, boxes, strict=True):
+        canvas[:] = base
+        for thing, places in zip(things, boxes, strict=True):
             if _is_there(thing, scene, moment):
                 _paste_large(canvas, thing, places[index])
-        canvas *= scene.brightness
         if scene.noise:
-            # Grains of two pixels: averaged down to 48 pixels they are weaker than the noise of small frames.
-            rows, columns = -(-height // 2), -(-width // 2)
-            grain = 255 * scene.noise * _noise(scene.seed, moment, rows * columns).reshape(rows, columns, 1)
-            canvas += np.repeat(np.repeat(grain, 2, 0), 2, 1)[:height, :width]
-        frames[index] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+            rows, _, columns, _, _ = grains.shape
+            noise = 255 * scene.noise * _noise(scene.seed, moment, rows * columns).reshape(rows, columns)
+            grains += noise[:, None, :, None, None]
+        np.clip(canvas, 0, 255, out=canvas)
+        frames[index] = canvas[:height, :width]
     return frames
+
+
+def _dimmed(rgb: Rgb, brightness: float) -> Rgb:
+    red, green, blue = (round(value * brightness) for value in rgb)
+    return red, green, blue
 
 
 def _paste_large(canvas: Float32[np.ndarray, "h w 3"], thing: Thing, place: Float[np.ndarray, "4"]) -> None:

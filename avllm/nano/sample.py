@@ -102,6 +102,7 @@ def write_clip(scene: Scene, path: str | Path) -> Path:
         sample_rate=scene.sample_rate,
         crf=scene.crf,
         audio_bit_rate=scene.audio_bit_rate,
+        preset="ultrafast",
     )
 
 

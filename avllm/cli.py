@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args) or 0
     except AvllmError as error:
         return _fail(args, str(error))
-    except KeyboardInterrupt:
-        print("avllm: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"avllm: {stopped}" if str(stopped) else "avllm: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `avllm probe x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

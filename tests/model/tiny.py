@@ -71,6 +71,8 @@ def tiny_model(seed: int = 0, **changes: Any) -> AvllmForConditionalGeneration:
     model = AvllmForConditionalGeneration(AvllmConfig.from_system(system)).eval()
     for parameter in model.decoder.parameters():  # far from uniform, so that greedy choices are clear
         parameter.data.mul_(8)
+    for branch in model.branches.values():  # loud enough to change what is said
+        branch.connector.projection.weight.data.mul_(50)
     return model
 
 

@@ -1,0 +1,128 @@
+"""Opening a container with PyAV: which formats and decoders are trusted, which track is meant, faults in words."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import av
+from av import AudioStream, VideoStream
+from av.container import InputContainer
+from av.stream import Disposition
+
+from avllm.errors import MediaError, NoAudioStream
+from avllm.media.limits import Limits
+from avllm.media.source import Source
+
+# Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,mp3,flac,ogg,aac,mpegts,mpeg,flv,asf,w64,aiff,au,caf,gif"
+# Decoders whose input is common. JPEG 2000, image formats and game codecs inside a video are refused.
+_VIDEO_DECODERS = re.compile(
+    r"h264|hevc|h263|(lib)?vp[89]|libvpx(-vp9)?|av1|libdav1d|libaom-av1|mpeg4|mpeg[12]video|msmpeg4(v2)?|wmv[123]|vc1"
+    r"|flv|mjpeg|theora|prores|dnxhd|ffv1|rawvideo|gif|png"
+)
+_AUDIO_DECODERS = re.compile(
+    r"aac(_fixed|_latm)?|mp[23](float)?|(lib)?opus|(lib)?vorbis|flac|alac|e?ac3|dca|wmav[12]|amr[nw]b"
+    r"|libopencore_amr[nw]b|(lib)?speex|adpcm_(ms|ima_wav|ima_qt)|pcm_\w+"
+)
+
+
+@contextmanager
+def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
+    """An open container; faults of FFmpeg inside the `with` become a MediaError.
+
+    Raises:
+        MediaError: not a media file, of a kind that is not read, or damaged.
+    """
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(limits.pixels)}
+    try:
+        container = av.open(source.file, "r", options=options, metadata_errors="replace")
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise MediaError(
+            f"{source.name}: not a media file that can be read ({_reason(error)}); expected a video such as mp4, webm,"
+            f" mkv, mov or avi, or sound such as wav, mp3, flac or ogg, that is whole"
+        ) from error
+    try:
+        with container:
+            yield container
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"{source.name}: damaged or truncated ({_reason(error)}); make or download it again"
+        ) from error
+
+
+def is_cover(stream: VideoStream) -> bool:
+    """Whether the track is the picture on the cover of a song."""
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def video_stream(container: InputContainer, source: Source) -> VideoStream:
+    """The track that a player would show: the default one, else the first; a cover picture is none.
+
+    Raises:
+        MediaError: there is no video track, or its decoder is not trusted.
+    """
+    tracks = [stream for stream in container.streams.video if not is_cover(stream)]
+    if not tracks:
+        what = "only sound" if container.streams.audio else "no streams"
+        raise MediaError(f"{source.name}: no video track, it holds {what}; pass it as audio or choose another file")
+    stream = cast(VideoStream, _default(tracks))
+    _check_decoder(stream, _VIDEO_DECODERS, source)
+    return stream
+
+
+def audio_stream(container: InputContainer, source: Source) -> AudioStream:
+    """The track that a player would play: the default one, else the first.
+
+    Raises:
+        NoAudioStream: there is none.
+        MediaError: its decoder is not trusted.
+    """
+    if not container.streams.audio:
+        raise NoAudioStream(f"{source.name}: no audio track")
+    stream = cast(AudioStream, _default(list(container.streams.audio)))
+    _check_decoder(stream, _AUDIO_DECODERS, source)
+    return stream
+
+
+def codec_name(stream: VideoStream | AudioStream) -> str:
+    """Name of the decoder, or `unknown`."""
+    return stream.codec_context.name if stream.codec_context is not None else "unknown"
+
+
+def duration_seconds(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
+    """Length of a track in seconds as the file states it: by the track, by its Matroska tag, or by the container."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return tagged_seconds(stream) or (container.duration / av.time_base if container.duration else None)
+
+
+def tagged_seconds(stream: VideoStream | AudioStream) -> float | None:
+    """Matroska's DURATION tag of a track, `00:00:10.500000000`."""
+    parts = stream.metadata.get("DURATION", "").split(":")
+    if len(parts) != 3:
+        return None
+    try:
+        hours, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def origin_seconds(container: InputContainer) -> float:
+    """Where playing starts, in seconds of the file's clock; 1.4 for the usual MPEG transport stream."""
+    return container.start_time / av.time_base if container.start_time is not None else 0.0
+
+
+def _default(tracks: list) -> VideoStream | AudioStream:
+    return next((stream for stream in tracks if stream.disposition & Disposition.default), tracks[0])
+
+
+def _check_decoder(stream: VideoStream | AudioStream, trusted: re.Pattern[str], source: Source) -> None:
+    name = codec_name(stream)
+    if not trusted.fullmatch(name):
+        raise MediaError(f"{source.name}: the {stream.type} codec {name!r} is not read; convert it to H.264 and AAC")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

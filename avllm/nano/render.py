@@ -51,9 +51,7 @@ def render_frames(
     times = np.asarray(times_s, dtype=np.float64)
     times = times[None] if is_one else times
     if times.ndim != 2 or len(times) != len(listed):
-        raise ValueError(
-            f"render_frames: {len(listed)} scenes need times of shape [{len(listed)}, t], got {times.shape}"
-        )
+        raise ValueError(f"times_s: {len(listed)} scenes need the shape [{len(listed)}, t], got {times.shape}")
     if max(height, width) > 2 * SIZES[0]:
         frames = np.stack([_draw_large(scene, row, height, width) for scene, row in zip(listed, times, strict=True)])
     else:

@@ -48,11 +48,14 @@ def test_the_second_turn_computes_only_what_is_new(assistant):
 
 def test_other_media_of_equal_shape_are_not_taken_for_the_known_ones(assistant):
     session = assistant.chat()
-    first = session.ask("what?", video="clip", **SHORT)
+    session.ask("what?", video="clip", **SHORT)
+    known = set(session._cached)
     session.turns, session.media = [], []  # the cache still holds the first clip
     other = session.ask("what?", video="other clip", **SHORT)
     assert other == assistant.chat().ask("what?", video="other clip", **SHORT)
-    assert other != first
+    seen = next(item for item in session.media if item.medium.kind == "video")
+    assert (seen.key, 0) in session._cached
+    assert (seen.key, 0) not in known
 
 
 def test_streamed_pieces_make_the_answer(assistant):

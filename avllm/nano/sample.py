@@ -88,8 +88,11 @@ def _questions(scene: Scene, rng: np.random.Generator, held_out: bool) -> Iterat
             yield name, question
 
 
-def write_clip(scene: Scene, path: str | Path) -> Path:
+def write_clip(scene: Scene, path: str | Path, *, preset: str = "ultrafast") -> Path:
     """Renders a scene into a real mp4, H.264 and AAC, compressed as the scene says.
+
+    Args:
+        preset: of the H.264 encoder; slower ones make smaller files.
 
     Raises:
         MediaError: the file cannot be written.
@@ -102,7 +105,7 @@ def write_clip(scene: Scene, path: str | Path) -> Path:
         sample_rate=scene.sample_rate,
         crf=scene.crf,
         audio_bit_rate=scene.audio_bit_rate,
-        preset="ultrafast",
+        preset=preset,
     )
 
 

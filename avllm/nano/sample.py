@@ -100,7 +100,7 @@ def write_clip(scene: Scene, path: str | Path, *, preset: str = "ultrafast") -> 
     return write_video(
         path,
         _frames(scene),
-        scene.fps,
+        float(scene.fps),
         waveform=render_audio(scene, scene.sample_rate)[None],
         sample_rate=scene.sample_rate,
         crf=scene.crf,

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from avllm.errors import AvllmError, MediaError
+from avllm.media.limits import Limits
 
 logger = logging.getLogger(__name__)
 _NAMES = frozenset({"probe", "open_video", "open_audio", "open_image"})
@@ -18,17 +19,25 @@ _START_SECONDS = 60.0
 class IsolatedMedia:
     """The functions of `avllm.media`, of which those that open a file run in a child process.
 
-    It takes the place of the module: `isolated.open_video(path, sampling)`. A child that crashed or was too slow is replaced by a
-    fresh one; the parent and all other files go on.
+    It takes the place of the module: `isolated.open_video(path, sampling)`. A child that crashed or was too slow is
+    replaced by a fresh one; the parent and all other files go on.
 
     Args:
         seconds: wall clock for one file.
+        limits: what a medium may cost where a call does not say so itself.
         memory_bytes: address space of a child, where the operating system can bound it.
         num_workers: files decoded at the same time.
     """
 
-    def __init__(self, *, seconds: float = 60.0, memory_bytes: int = 4 * 2**30, num_workers: int = 2) -> None:
-        self.seconds, self.memory_bytes = seconds, memory_bytes
+    def __init__(
+        self,
+        *,
+        seconds: float = 60.0,
+        limits: Limits | None = None,
+        memory_bytes: int = 4 * 2**30,
+        num_workers: int = 2,
+    ) -> None:
+        self.seconds, self.limits = seconds, limits or Limits()
         self._free: SimpleQueue[_Worker] = SimpleQueue()
         self._workers = [_Worker(memory_bytes) for _ in range(num_workers)]
         for worker in self._workers:
@@ -41,7 +50,7 @@ class IsolatedMedia:
             return getattr(media, name)
 
         def call(*args: Any, **options: Any) -> Any:
-            return self._call(name, args, options)
+            return self._call(name, args, {"limits": self.limits, **options})
 
         return call
 
@@ -100,7 +109,9 @@ class _Worker:
         self._pipe = pipe
         if not pipe.poll(_START_SECONDS):
             self.stop()
-            raise MediaError(f"the decoder process did not start within {_START_SECONDS:g} s; is the machine overloaded?")
+            raise MediaError(
+                f"the decoder process did not start within {_START_SECONDS:g} s; is the machine overloaded?"
+            )
         pipe.recv()
         return pipe
 

@@ -1,0 +1,124 @@
+"""The inference YAML of the demo (eval_configs/): which model, which of its branches, and what the page allows."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+AudioMode = Literal["auto", "require", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaConfig:
+    """What the model is given of a file.
+
+    Args:
+        branches: the branches that are used; without `audio` no sound is read and sound files are refused.
+        audio: how the switch stands at the start: use sound if there is any, require it, leave it out.
+        frames: how many frames are sampled; None takes the model's own number.
+        max_frames: upper end of the slider on the page; None hides it.
+        max_seconds: longest video or sound that is read.
+        max_upload_mb: largest file that is taken, in MiB.
+        decode_seconds: wall clock for reading one file; it is read in a process of its own.
+    """
+
+    branches: tuple[Literal["video", "audio"], ...] = ("video", "audio")
+    audio: AudioMode = "auto"
+    frames: int | None = None
+    max_frames: int | None = None
+    max_seconds: float = 600.0
+    max_upload_mb: int = 64
+    decode_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if "video" not in self.branches:
+            raise ValueError(f"branches: got {list(self.branches)}, expected video, or video and audio")
+        if "audio" not in self.branches and self.audio != "off":
+            raise ValueError(f'audio: got {self.audio}, but branches has no audio; write audio: "off"')
+        _require_positive(self, "frames", "max_frames", "max_seconds", "max_upload_mb", "decode_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How answers are written.
+
+    Args:
+        max_new_tokens: longest answer, in tokens, as the page starts.
+        max_new_tokens_limit: upper end of the slider.
+        temperature: 0 is greedy: the same question gives the same answer.
+        top_p: share of the probability that is drawn from; has no effect at temperature 0.
+    """
+
+    max_new_tokens: int = 64
+    max_new_tokens_limit: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "max_new_tokens", "max_new_tokens_limit", "top_p")
+        if self.max_new_tokens > self.max_new_tokens_limit:
+            raise ValueError(
+                f"max_new_tokens: got {self.max_new_tokens}, more than max_new_tokens_limit {self.max_new_tokens_limit}"
+            )
+        if not 0.0 <= self.temperature <= 2.0 or self.top_p > 1.0:
+            raise ValueError(f"expected temperature in 0..2 and top_p in 0..1, got {self.temperature} and {self.top_p}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageConfig:
+    """The page and its limits.
+
+    Args:
+        title, note: heading, and the line below it that says what the model knows.
+        examples: folder of example clips with a truth.json: a path, or relative to the package; None for no examples.
+        questions: offered as buttons when a file of the user's own is loaded.
+        max_question_chars: longest question.
+        max_turns: questions per conversation; then Clear starts a new one.
+        max_concurrent: answers written at the same time; more wait in a queue.
+        max_waiting: length of that queue.
+        max_visitors: open pages kept; above it the one that was idle longest is closed.
+        idle_minutes: a page that asks nothing for so long is closed and its files are removed.
+        keep_closed_seconds: how long the files of a closed tab stay, in case its connection comes back.
+    """
+
+    title: str = "avllm"
+    note: str = ""
+    examples: str | None = None
+    questions: tuple[str, ...] = ()
+    max_question_chars: int = 500
+    max_turns: int = 30
+    max_concurrent: int = 1
+    max_waiting: int = 32
+    max_visitors: int = 100
+    idle_minutes: float = 60.0
+    keep_closed_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "max_question_chars", "max_turns", "max_concurrent", "max_waiting", "max_visitors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """One file of eval_configs/.
+
+    Args:
+        model: a name or a folder, as `avllm.load` takes it.
+        host: address to listen on; the default is reachable from this machine alone.
+        port: None takes 7860 or the next free one.
+    """
+
+    model: str
+    media: MediaConfig = field(default_factory=MediaConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    page: PageConfig = field(default_factory=PageConfig)
+    host: str = "127.0.0.1"
+    port: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.port is not None and not 0 < self.port < 65536:
+            raise ValueError(f"port: expected 1..65535, got {self.port}")
+
+
+def _require_positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"{name}: expected a number above 0, got {value}")

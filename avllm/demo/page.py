@@ -1,0 +1,236 @@
+"""The page: a file on the left, the conversation on the right, and below it what the model got."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from avllm.demo import panels
+from avllm.demo.conversation import Conversations, Settings
+from avllm.demo.examples import Example
+from avllm.demo.visitors import Visitor
+
+_CLICKED_CARD = """element.addEventListener("click", (event) => {
+  const card = event.target.closest(".av-card");
+  if (card) trigger("picked", { index: Number(card.dataset.index) });
+});"""
+_CLICKED_CHIP = """element.addEventListener("click", (event) => {
+  const chip = event.target.closest(".av-chip");
+  if (chip) trigger("asked", { question: chip.textContent });
+});"""
+_AUDIO_CHOICES = [("Auto", "auto"), ("Require", "require"), ("Off", "off")]
+_EMPTY_CHAT = "### Ask about what is seen and heard\nPick an example or add a file, then ask."
+
+
+class Page:
+    """Builds the Gradio page over `Conversations` and hands every event to it."""
+
+    def __init__(self, conversations: Conversations, examples: tuple[Example, ...]) -> None:
+        self.conversations = conversations
+        self.examples = examples
+        self.config = conversations.config
+
+    def build(self) -> gr.Blocks:
+        """The page, not yet served."""
+        config = self.config
+        with gr.Blocks(title=config.page.title, analytics_enabled=False, delete_cache=(600, 86_400)) as blocks:
+            _html(panels.header(config.page.title, config.page.note), elem_id="av-header")
+            with gr.Row(elem_id="av-columns", equal_height=False):
+                with gr.Column(elem_id="av-left", min_width=280):
+                    self.file = _html(self._file_panel(None), elem_id="av-file", js=panels.asset("page.js"))
+                    self.cards = _html(panels.example_cards(self.examples), elem_id="av-examples", js=_CLICKED_CARD)
+                    self._build_settings()
+                with gr.Column(elem_id="av-right", min_width=280):
+                    self._build_chat()
+                    self.evidence = _html(panels.evidence_panel(None), elem_id="av-evidence")
+            self._connect(blocks)
+        blocks.queue(max_size=config.page.max_waiting, default_concurrency_limit=8, api_open=False)
+        return blocks
+
+    def _build_settings(self) -> None:
+        media, generation = self.config.media, self.config.generation
+        with gr.Group(elem_id="av-settings"):
+            self.audio = gr.Radio(
+                _AUDIO_CHOICES, value=media.audio, label="Sound", elem_id="av-audio", visible="audio" in media.branches
+            )
+            with gr.Accordion("More settings", open=False, elem_id="av-more"):
+                self.frames = gr.Slider(
+                    1,
+                    media.max_frames or 64,
+                    value=self.conversations.model.num_frames(media.frames),
+                    step=1,
+                    label="Frames",
+                    visible=media.max_frames is not None,
+                )
+                self.temperature = gr.Slider(
+                    0.0,
+                    2.0,
+                    value=generation.temperature,
+                    step=0.1,
+                    label="Temperature (0: always the same answer)",
+                )
+                self.max_new_tokens = gr.Slider(
+                    1,
+                    generation.max_new_tokens_limit,
+                    value=generation.max_new_tokens,
+                    step=1,
+                    label="Longest answer, tokens",
+                )
+
+    def _build_chat(self) -> None:
+        self.chat = gr.Chatbot(
+            elem_id="av-chat",
+            show_label=False,
+            height=None,
+            render_markdown=False,
+            sanitize_html=True,
+            layout="bubble",
+            placeholder=_EMPTY_CHAT,
+            buttons=["copy"],
+            feedback_options=None,
+            group_consecutive_messages=False,
+        )
+        self.chips = _html(panels.question_chips(()), elem_id="av-questions", js=_CLICKED_CHIP)
+        with gr.Row(elem_id="av-ask", equal_height=True):
+            self.question = gr.Textbox(
+                show_label=False,
+                label="Question",
+                placeholder="Ask about the file",
+                lines=1,
+                max_lines=4,
+                submit_btn=True,
+                stop_btn=False,
+                elem_id="av-question",
+                scale=8,
+                max_length=self.config.page.max_question_chars,
+            )
+            self.clear = gr.Button("Clear", elem_id="av-clear", scale=0, min_width=72, size="md")
+
+    def _connect(self, blocks: gr.Blocks) -> None:
+        settings = [self.audio, self.frames, self.temperature, self.max_new_tokens]
+        shown = [self.file, self.chat, self.chips, self.evidence]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        for event, handler in (
+            (self.file.uploaded, self._on_upload),
+            (self.file.refused, self._on_refusal),
+            (self.file.removed, self._on_remove),
+            (self.cards.picked, self._on_pick),
+        ):
+            event(handler, None, shown, concurrency_limit=4, **quiet)
+        for accepted in (
+            self.question.submit(self._on_question, [self.question], [self.question, self.chat], queue=False, **quiet),
+            self.chips.asked(self._on_chip, None, [self.question, self.chat], queue=False, **quiet),
+        ):
+            accepted.then(
+                self._answer,
+                settings,
+                [self.question, self.chat, self.evidence],
+                concurrency_limit=self.config.page.max_concurrent,
+                concurrency_id="answers",
+                **quiet,
+            )
+        self.question.stop(self._on_stop, None, None, queue=False, **quiet)
+        self.clear.click(self._on_clear, None, [self.chat, self.evidence], queue=False, **quiet)
+        blocks.unload(self._on_unload)
+
+    # What follows is called by Gradio; `request` tells the tabs apart.
+
+    def _on_upload(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        visitor = self.conversations.visitor(request.session_hash)
+        self.conversations.load_upload(visitor, str(_field(event, "path")), str(_field(event, "name")))
+        return self._shown(visitor)
+
+    def _on_refusal(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        visitor = self.conversations.visitor(request.session_hash)
+        num_bytes = _field(event, "bytes")
+        self.conversations.refuse_upload(visitor, num_bytes if isinstance(num_bytes, int) else 0)
+        return self._shown(visitor)
+
+    def _on_remove(self, request: gr.Request) -> tuple[Any, ...]:
+        visitor = self.conversations.visitor(request.session_hash)
+        self.conversations.unload(visitor)
+        return self._shown(visitor)
+
+    def _on_pick(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        visitor = self.conversations.visitor(request.session_hash)
+        index = _field(event, "index")
+        if isinstance(index, int) and 0 <= index < len(self.examples):
+            self.conversations.load_example(visitor, self.examples[index])
+        return self._shown(visitor)
+
+    def _on_question(self, question: str, request: gr.Request) -> tuple[Any, Any]:
+        visitor = self.conversations.visitor(request.session_hash)
+        accepted = self.conversations.accept(visitor, question)
+        if accepted:
+            return _waiting(), _messages(visitor)
+        return gr.skip(), _messages(visitor)
+
+    def _on_chip(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
+        return self._on_question(str(_field(event, "question")), request)
+
+    def _answer(
+        self, audio: str, frames: int, temperature: float, max_new_tokens: int, request: gr.Request
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        visitor = self.conversations.visitor(request.session_hash)
+        if visitor.pending is None or visitor.pending.is_started:
+            yield gr.skip(), gr.skip(), gr.skip()
+            return
+        settings = Settings.checked(
+            self.config, audio=audio, frames=frames, temperature=temperature, max_new_tokens=max_new_tokens
+        )
+        for _ in self.conversations.answer(visitor, settings):
+            yield gr.skip(), _messages(visitor), gr.skip()
+        yield _ready(), _messages(visitor), panels.evidence_panel(visitor.evidence)
+
+    def _on_stop(self, request: gr.Request) -> None:
+        self.conversations.visitor(request.session_hash).stop()
+
+    def _on_clear(self, request: gr.Request) -> tuple[Any, Any]:
+        visitor = self.conversations.visitor(request.session_hash)
+        self.conversations.clear(visitor)
+        return _messages(visitor), panels.evidence_panel(None)
+
+    def _on_unload(self, request: gr.Request) -> None:
+        self.conversations.visitors.leave(request.session_hash)
+
+    def _shown(self, visitor: Visitor) -> tuple[Any, ...]:
+        questions = visitor.questions if visitor.medium else ()
+        return (
+            self._file_panel(visitor),
+            _messages(visitor),
+            panels.question_chips(questions),
+            panels.evidence_panel(visitor.evidence),
+        )
+
+    def _file_panel(self, visitor: Visitor | None) -> str:
+        audio = ("sound",) if "audio" in self.config.media.branches else ()
+        # The counter makes each answer of the server a new value, which ends the "reading" state in the browser.
+        turn = 0 if visitor is None else visitor.num_updates()
+        panel = panels.file_panel(
+            visitor.medium if visitor else None,
+            max_mb=self.config.media.max_upload_mb,
+            kinds=("video", "image", *audio),
+        )
+        return f'<div data-update="{turn}">{panel}</div>'
+
+
+def _html(value: str, *, elem_id: str, js: str | None = None) -> gr.HTML:
+    return gr.HTML(value, elem_id=elem_id, js_on_load=js, apply_default_css=False, padding=False)
+
+
+def _field(event: gr.EventData, name: str) -> object:
+    # The page is in the visitor's hands: nothing about an event is taken for granted.
+    data = event._data
+    return data.get(name) if isinstance(data, dict) else None
+
+
+def _messages(visitor: Visitor) -> list[dict[str, Any]]:
+    return [{**message, "content": panels.plain(message["content"])} for message in visitor.messages]
+
+
+def _waiting() -> Any:
+    return gr.update(value="", submit_btn=False, stop_btn="Stop", placeholder="Answering…")
+
+
+def _ready() -> Any:
+    return gr.update(submit_btn=True, stop_btn=False, placeholder="Ask about the file")

@@ -1,0 +1,156 @@
+"""The parts of the page that are drawn here: the file, the examples, and what the model got of it.
+
+Everything that comes from a file or a visitor goes through `html.escape`, and pictures are embedded: no address holds a
+name that a visitor chose.
+"""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from jaxtyping import Float32
+
+from avllm.demo.evidence import Evidence
+from avllm.demo.examples import Example
+from avllm.demo.reading import Medium
+
+_ACCEPT = "video/*,audio/*,image/*,.mkv,.avi,.ogv,.opus,.flac"
+_ICONS = {"video": "▶", "audio": "♪", "image": "▣"}
+_STREAMS = {"video": "picture", "audio": "sound"}
+
+
+def header(title: str, note: str) -> str:
+    """The heading of the page."""
+    return (
+        f'<header class="av-head"><span class="av-logo" aria-hidden="true"><i></i><i></i><i></i><i></i></span>'
+        f"<div><h1>{escape(title)}</h1><p>{escape(note)}</p></div></header>"
+    )
+
+
+def file_panel(medium: Medium | None, *, max_mb: int, kinds: Sequence[str]) -> str:
+    """The place to drop a file, or the file that is loaded with a player."""
+    if medium is None:
+        what = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        return (
+            f'<label class="av-drop">{_file_input(max_mb)}<span class="av-drop-icon" aria-hidden="true">+</span>'
+            f"<b>Add a {what}</b><span>drop it here, or click to choose · up to {max_mb} MB</span></label>"
+        )
+    return (
+        f'<div class="av-file">{_player(medium)}<div class="av-file-line">'
+        f'<span class="av-kind">{_ICONS[medium.kind]}</span>'
+        f'<span class="av-name" title="{escape(medium.name)}">{escape(medium.name)}</span>'
+        f'<span class="av-facts">{escape(medium.facts())}</span>'
+        f'<label class="av-link">Replace{_file_input(max_mb)}</label>'
+        f'<button type="button" class="av-link" data-act="remove">Remove</button></div></div>'
+    )
+
+
+def _file_input(max_mb: int) -> str:
+    return f'<input type="file" accept="{_ACCEPT}" data-max="{max_mb * 2**20}" aria-label="Choose a file">'
+
+
+def _player(medium: Medium) -> str:
+    source = f"gradio_api/file={quote(str(medium.path))}"
+    poster = f' poster="{jpeg(medium.poster)}"' if medium.poster else ""
+    if medium.kind == "video":
+        return f'<video class="av-player" controls playsinline preload="metadata" src="{source}"{poster}></video>'
+    if medium.kind == "audio":
+        return f'<audio class="av-sound" controls preload="metadata" src="{source}"></audio>'
+    return f'<img class="av-player" alt="the picture that is loaded" src="{jpeg(medium.poster)}">'
+
+
+def example_cards(examples: Sequence[Example]) -> str:
+    """One card per example clip."""
+    if not examples:
+        return ""
+    cards = "".join(
+        f'<button type="button" class="av-card" data-index="{index}" title="{escape(example.title)}">'
+        f'<img alt="" src="{jpeg(example.poster)}"><span>{escape(example.title)}</span></button>'
+        for index, example in enumerate(examples)
+    )
+    return f'<div class="av-label">Examples</div><div class="av-cards">{cards}</div>'
+
+
+def question_chips(questions: Sequence[str]) -> str:
+    """Questions to click on."""
+    chips = "".join(f'<button type="button" class="av-chip">{escape(question)}</button>' for question in questions)
+    return f'<div class="av-chips">{chips}</div>' if chips else ""
+
+
+def evidence_panel(evidence: Evidence | None) -> str:
+    """What the model got for its last answer: frames with their times, sound, streams, timings."""
+    if evidence is None:
+        return (
+            '<section class="av-evidence av-empty"><div class="av-label">What the model got</div><p>After an answer '
+            "this shows the frames and the sound that were used, and how long each step took.</p></section>"
+        )
+    streams = "".join(
+        f'<span class="av-stream" data-on="{str(is_used).lower()}">{_STREAMS[name]} · {escape(note)}</span>'
+        for name, is_used, note in evidence.streams
+    )
+    timings = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{_milliseconds(seconds)}</dd></div>" for name, seconds in evidence.timings
+    )
+    frames = "".join(
+        f'<figure><img alt="frame at {_seconds(time_s)}" src="{jpeg(picture)}">'
+        f"<figcaption>{_seconds(time_s)}</figcaption></figure>"
+        for time_s, picture in evidence.frames
+    )
+    strip = f'<div class="av-strip">{frames}</div>' if frames else ""
+    sound = "" if evidence.peaks is None else _waveform(evidence.peaks, evidence.sound_seconds, evidence.segments)
+    return (
+        '<section class="av-evidence"><div class="av-evidence-head"><div class="av-label">What the model got</div>'
+        f"{streams}</div>{strip}{sound}"
+        f'<dl class="av-timings">{timings}<div><dt>model</dt><dd>{escape(evidence.model)}</dd></div></dl></section>'
+    )
+
+
+def _waveform(peaks: Float32[np.ndarray, " n"], duration_s: float, segments: Sequence[tuple[float, float]]) -> str:
+    """The loudness over time as bars, with the segments that the model heard marked above them."""
+    width, height = 600.0, 56.0
+    step = width / max(1, len(peaks))
+    tops = np.maximum(peaks / max(float(peaks.max(initial=0.0)), 0.05), 0.02) * (height / 2 - 4)
+    bars = "".join(
+        f"M{(i + 0.5) * step:.1f} {height / 2 - top:.1f}V{height / 2 + top:.1f}" for i, top in enumerate(tops)
+    )
+    scale = width / max(duration_s, 1e-6)
+    marks = "".join(
+        f'<rect x="{start * scale:.1f}" y="0" width="{max(1.0, (end - start) * scale):.1f}" height="{height:.0f}"/>'
+        for start, end in segments
+    )
+    return (
+        f'<div class="av-wave"><svg viewBox="0 0 {width:.0f} {height:.0f}" preserveAspectRatio="none" role="img" '
+        f'aria-label="the sound over {duration_s:.1f} seconds"><g class="av-heard">{marks}</g>'
+        f'<path d="{bars}" stroke-width="{max(1.0, step * 0.6):.1f}"/></svg>'
+        f"<div><span>0 s</span><span>{_seconds(duration_s)}</span></div></div>"
+    )
+
+
+def plain(text: str) -> str:
+    """Text that the page shows as it is.
+
+    Gradio's chat takes `<b>` for HTML even without Markdown. An invisible joiner after `<` and `&` makes both mere
+    characters to every HTML parser, and unlike `&lt;` it does not show in what is copied from the page.
+    """
+    return text.replace("<", "<\u2060").replace("&", "&\u2060")
+
+
+def jpeg(picture: bytes | None) -> str:
+    """A picture as a data: address."""
+    return "" if picture is None else "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")
+
+
+def asset(name: str) -> str:
+    """Text of a file that lies beside this one (style, scripts)."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < 100 else f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"

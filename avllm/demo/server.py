@@ -1,0 +1,120 @@
+"""Starts the demo: loads the model, answers an example in the terminal, serves the page."""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from avllm.config import find_file, load
+from avllm.demo.config import DemoConfig
+from avllm.demo.examples import Example, load_examples
+from avllm.demo.uploads import Uploads
+from avllm.errors import ConfigError
+
+log = logging.getLogger(__name__)
+FIRST_PORT = 7860
+_NUM_PORTS = 100
+
+
+def serve(
+    cfg_path: str | Path,
+    *,
+    model: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Answers an example clip in the terminal, then serves the page until Ctrl-C.
+
+    Args:
+        cfg_path: a YAML of eval_configs/, by path or by name.
+        model, host, port: in place of what the YAML says.
+        overrides: `a.b=c` over the YAML.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: the YAML, an override or the port is wrong.
+        CheckpointError: the model cannot be loaded.
+    """
+    config = load(DemoConfig, find_file("eval_configs", cfg_path), overrides)
+    given = {"model": model, "host": host, "port": port}
+    config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    port = free_port(config.host, config.port)
+    console = Console(highlight=False, markup=False)
+
+    from avllm.demo.model import DemoModel
+    from avllm.demo.terminal import answer_example
+
+    with DemoModel.load(config) as demo_model:
+        examples = load_examples(config.page.examples)
+        if examples:
+            answer_example(demo_model, examples[0], console)
+        _serve_page(demo_model, config, port, examples, console)
+    return 0
+
+
+def _serve_page(demo_model, config: DemoConfig, port: int, examples: tuple[Example, ...], console: Console) -> None:
+    uploads = Uploads(max_bytes=config.media.max_upload_mb * 2**20)
+    # Gradio reads these when it is imported. It stores uploads where we remove them, and reports to nobody.
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+    from avllm.demo.conversation import Conversations
+    from avllm.demo.look import launch_options
+    from avllm.demo.page import Page
+
+    conversations = Conversations(demo_model, config, uploads)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        posters = tuple(replace(example, poster=demo_model.inspect(example.path, "").poster) for example in examples)
+        blocks = Page(conversations, posters).build()
+        blocks.launch(
+            server_name=config.host,
+            server_port=port,
+            max_file_size=config.media.max_upload_mb * 2**20,
+            prevent_thread_lock=True,
+            **launch_options(),
+        )
+        conversations.visitors.start_sweeping()
+        console.print(f"avllm demo: http://{_shown_host(config.host)}:{port}  (Ctrl-C ends it)")
+        blocks.block_thread()
+    finally:
+        conversations.visitors.close()
+        uploads.remove()
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt  # as Ctrl-C: the files of the visitors are removed on the way out
+
+
+def free_port(host: str, port: int | None) -> int:
+    """The port that was asked for, or the first free one from 7860 on.
+
+    Raises:
+        ConfigError: it is taken, or the host is not an address of this machine.
+    """
+    candidates = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + _NUM_PORTS)
+    for candidate in candidates:
+        try:
+            family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, candidate))
+        except socket.gaierror as error:
+            raise ConfigError(f"host: {host!r} is not an address of this machine; use 127.0.0.1") from error
+        except OSError:
+            continue
+        return candidate
+    taken = f"port {port} is" if port is not None else f"ports {FIRST_PORT} to {FIRST_PORT + _NUM_PORTS - 1} are"
+    raise ConfigError(f"{taken} taken or not allowed on {host}; name another with --port")
+
+
+def _shown_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,152 @@
+"""Who is on the page: one conversation, one folder and one stop switch per browser tab."""
+
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avllm.demo.config import PageConfig
+from avllm.demo.evidence import Evidence
+from avllm.demo.reading import Medium
+from avllm.demo.uploads import Uploads
+
+log = logging.getLogger(__name__)
+_SWEEP_SECONDS = 20.0
+
+
+@dataclass(kw_only=True, eq=False)
+class Pending:
+    """A question that is accepted and not yet answered; `stop` ends its answer at the next token."""
+
+    question: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    is_started: bool = False
+
+
+@dataclass(kw_only=True, eq=False)
+class Visitor:
+    """One browser tab.
+
+    Args:
+        session: the model's side of the conversation (`avllm.chat.Session`).
+        folder: holds this visitor's files and nothing else.
+        medium: the file that is loaded.
+        questions: offered as buttons for it.
+        in_context: the medium and the settings under which the session has already read it; None before it has.
+        evidence: what the model got for the last answer.
+        messages: the conversation as the page shows it.
+        pending: the question that is being answered.
+    """
+
+    session: Any
+    folder: Path
+    medium: Medium | None = None
+    questions: tuple[str, ...] = ()
+    in_context: object = None
+    evidence: Evidence | None = None
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    pending: Pending | None = None
+    num_turns: int = 0
+    num_files: int = 0
+    last_seen: float = field(default_factory=time.monotonic)
+    closed_at: float | None = None
+    _updates: int = 0
+
+    def num_updates(self) -> int:
+        """Counts how often the page was drawn anew."""
+        self._updates += 1
+        return self._updates
+
+    def stop(self) -> None:
+        """Ends the answer that is being written, if any."""
+        if self.pending is not None:
+            self.pending.stop.set()
+
+    def say(self, role: str, text: str) -> None:
+        """Adds a message."""
+        self.messages.append({"role": role, "content": text})
+
+
+class Visitors:
+    """All open tabs, by the key that Gradio gives each. A thread closes those that left or went idle.
+
+    Args:
+        new_session: makes the model's side of a conversation.
+    """
+
+    def __init__(self, new_session: Callable[[], Any], uploads: Uploads, config: PageConfig) -> None:
+        self._new_session = new_session
+        self._uploads = uploads
+        self._config = config
+        self._visitors: dict[str, Visitor] = {}
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+
+    def get(self, key: str | None) -> Visitor:
+        """The visitor of a tab; a new one on its first visit."""
+        with self._lock:
+            visitor = self._visitors.get(key or "")
+            if visitor is None:
+                visitor = Visitor(session=self._new_session(), folder=self._uploads.folder(secrets.token_urlsafe(16)))
+                self._visitors[key or ""] = visitor
+            visitor.last_seen, visitor.closed_at = time.monotonic(), None
+            crowd = sorted(self._visitors, key=lambda k: self._visitors[k].last_seen)[: -self._config.max_visitors]
+        for key_of_idle in crowd:
+            self._drop(key_of_idle)
+        return visitor
+
+    def leave(self, key: str | None) -> None:
+        """The tab is closed or its connection is lost: stop writing, and remove it if it does not come back."""
+        with self._lock:
+            visitor = self._visitors.get(key or "")
+        if visitor is not None:
+            visitor.stop()
+            visitor.closed_at = time.monotonic()
+
+    def sweep(self) -> None:
+        """Closes the tabs that left or went idle, and removes their files."""
+        now = time.monotonic()
+        with self._lock:
+            gone = [
+                key
+                for key, visitor in self._visitors.items()
+                if now - visitor.last_seen > 60.0 * self._config.idle_minutes
+                or (visitor.closed_at is not None and now - visitor.closed_at > self._config.keep_closed_seconds)
+            ]
+        for key in gone:
+            self._drop(key)
+        self._uploads.sweep()
+
+    def start_sweeping(self) -> None:
+        """Sweeps now and then, in a thread, until `close`."""
+        interval = min(_SWEEP_SECONDS, max(0.2, self._config.keep_closed_seconds / 2))
+
+        def run() -> None:
+            while not self._end.wait(interval):
+                try:
+                    self.sweep()
+                except OSError:
+                    log.exception("could not remove temporary files")
+
+        threading.Thread(target=run, name="avllm-demo-sweeper", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends all answers and removes all files."""
+        self._end.set()
+        for key in list(self._visitors):
+            self._drop(key)
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def _drop(self, key: str) -> None:
+        with self._lock:
+            visitor = self._visitors.pop(key, None)
+        if visitor is not None:
+            visitor.stop()
+            shutil.rmtree(visitor.folder, ignore_errors=True)

@@ -34,11 +34,10 @@ class Settings:
     ) -> "Settings":
         """Takes values from the page, which a visitor can forge; what is out of range is brought back into it."""
         media, generation = config.media, config.generation
-        modes: tuple[AudioMode, ...] = ("auto", "require", "off")
-        mode: AudioMode = next((known for known in modes if known == audio), media.audio)
+        modes: dict[str, AudioMode] = {"auto": "auto", "require": "require", "off": "off"}
         most = media.max_frames
         return cls(
-            audio=mode if "audio" in media.branches else media.audio,
+            audio=modes.get(str(audio), media.audio) if "audio" in media.branches else media.audio,
             frames=media.frames if most is None else round(_within(frames, 1, most, media.frames or most)),
             temperature=_within(temperature, 0.0, 2.0, generation.temperature),
             top_p=generation.top_p,

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from avllm.demo.config import DemoConfig
 from avllm.demo.evidence import Evidence, readable_timings
-from avllm.demo.reading import Medium
+from avllm.demo.reading import Medium, fit, loudness, to_jpeg
 from avllm.errors import ConfigError, MediaError
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class DemoModel:
             ConfigError: a branch is asked for that the model does not have.
         """
         from avllm.chat import load
-        from avllm.media import IsolatedMedia, Limits
+        from avllm.media import Limits
+        from avllm.media.isolated import IsolatedMedia
 
         assistant = load(config.model)
         missing = [name for name in config.media.branches if name not in assistant.processor.branches]

@@ -199,7 +199,7 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             media: see the class.
             features: see the class.
             inputs_embeds: what `embed` returned, in place of the three above.
-            position_ids: as in `transformers`; by default padding is not counted.
+            position_ids: as in `transformers`; by default padding on the left is not counted.
             num_items_in_batch: divides the summed loss in place of the number of labels (gradient accumulation).
             options: what the decoder takes (`past_key_values`, `use_cache`, `logits_to_keep`, ...).
 
@@ -211,8 +211,9 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds = self.embed(input_ids, media, features)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             # Counted from the first real token, so that a row of a left-padded batch computes what it does alone.
-            counted = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-            position_ids = counted[:, -inputs_embeds.shape[1] :]
+            counted = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+            first = attention_mask.long().argmax(-1, keepdim=True)
+            position_ids = (counted - first).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
         if labels is None:
             return self.decoder(**inputs, **options)

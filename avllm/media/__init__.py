@@ -1,18 +1,30 @@
 """Files, bytes and arrays to frames and waveforms with their times. No model is known in here."""
 
+from avllm.media.audio import open_audio
 from avllm.media.clips import Audio, Video
 from avllm.media.limits import Limits
-from avllm.media.sampling import Sampling
+from avllm.media.mel import SegmentConfig, audio_segments, log_mel
+from avllm.media.probe import MediaInfo, probe
+from avllm.media.resample import resample
+from avllm.media.sampling import Sampling, time_message
 from avllm.media.video import open_image, open_video
 from avllm.media.write import write_audio, write_video
 
 __all__ = [
     "Audio",
     "Limits",
+    "MediaInfo",
     "Sampling",
+    "SegmentConfig",
     "Video",
+    "audio_segments",
+    "log_mel",
+    "open_audio",
     "open_image",
     "open_video",
+    "probe",
+    "resample",
+    "time_message",
     "write_audio",
     "write_video",
 ]

@@ -8,7 +8,7 @@ from typing import cast
 import av
 from av import AudioStream, VideoStream
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 
 from avllm.errors import MediaError, NoAudioStream
 from avllm.media.limits import Limits
@@ -85,9 +85,10 @@ def audio_stream(container: InputContainer, source: Source) -> AudioStream:
     return stream
 
 
-def codec_name(stream: VideoStream | AudioStream) -> str:
+def codec_name(stream: Stream) -> str:
     """Name of the decoder, or `unknown`."""
-    return stream.codec_context.name if stream.codec_context is not None else "unknown"
+    context = getattr(stream, "codec_context", None)
+    return context.name if context is not None else "unknown"
 
 
 def duration_seconds(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:

@@ -1,0 +1,209 @@
+"""What is in a media file, without decoding it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from av import AudioStream, VideoFrame, VideoStream
+
+from avllm.errors import MediaError
+from avllm.media.container import codec_name, duration_seconds, is_cover, open_container, origin_seconds
+from avllm.media.limits import Limits
+from avllm.media.pictures import read_folder, read_picture
+from avllm.media.sampling import Sampling
+from avllm.media.source import MediaSource, Source, resolve
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamInfo:
+    """One track. What does not apply, or what the file does not say, is None.
+
+    Args:
+        index: place in the file.
+        kind: `video`, `audio`, `subtitle`, `cover` (the picture of a song), ...
+        codec: name of the decoder.
+        duration_s: length in seconds.
+        start_s: when it begins after playing starts, in seconds.
+        frames: how many frames the file counts.
+        fps: average frames per second.
+        width: of a frame as shown, so after rotation, in pixels.
+        height: likewise.
+        rotation: by how many degrees players turn the frames, counter-clockwise.
+        channels: of sound.
+        sample_rate: of sound, in Hz.
+        language: ISO 639 code.
+    """
+
+    index: int
+    kind: str
+    codec: str
+    duration_s: float | None = None
+    start_s: float | None = None
+    frames: int | None = None
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+    rotation: int | None = None
+    channels: int | None = None
+    sample_rate: int | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaInfo:
+    """A file and its tracks.
+
+    Args:
+        name: of the file.
+        format: of the container, or `image`, `folder of frames`.
+        size_bytes: None for a folder.
+        duration_s: of the longest track; None where the file does not say.
+        streams: the tracks.
+    """
+
+    name: str
+    format: str
+    size_bytes: int | None
+    duration_s: float | None
+    streams: tuple[StreamInfo, ...]
+
+    @property
+    def has_video(self) -> bool:
+        return any(stream.kind == "video" for stream in self.streams)
+
+    @property
+    def has_audio(self) -> bool:
+        return any(stream.kind == "audio" for stream in self.streams)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"streams": [asdict(stream) for stream in self.streams]}
+
+    def to_table(self) -> str:
+        """Lines for a person: the file, then one row per track."""
+        size = "" if self.size_bytes is None else f", {_bytes(self.size_bytes)}"
+        length = "" if self.duration_s is None else f", {self.duration_s:.2f} s"
+        rows: list[tuple[str, ...]] = [
+            ("#", "kind", "codec", "seconds", "start", "frames", "fps", "size", "turn", "channels", "Hz", "lang")
+        ]
+        for s in self.streams:
+            shape = f"{s.width}x{s.height}" if s.width else None
+            numbers = (_short(s.duration_s), _short(s.start_s), s.frames, _short(s.fps), shape, s.rotation)
+            cells = (s.index, s.kind, s.codec, *numbers, s.channels, s.sample_rate, s.language)
+            rows.append(tuple(_cell(cell) for cell in cells))
+        shown = [column for column in zip(*rows, strict=True) if any(cell != "-" for cell in column[1:])]
+        widths = [max(map(len, column)) for column in shown]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in zip(*shown, strict=True)]
+        return "\n".join([f"{self.name}: {self.format}{length}{size}", *(line.rstrip() for line in lines)])
+
+
+def probe(source: MediaSource, *, limits: Limits | None = None) -> MediaInfo:
+    """Reads what a file holds.
+
+    Raises:
+        MediaError: no media file, damaged, or over a limit of bytes or pixels.
+    """
+    limits = limits or Limits()
+    what = resolve(source, limits)
+    if what.kind == "container":
+        return _probe_container(what, limits)
+    if what.kind == "frames":
+        raise MediaError(f"{what.name}: nothing to probe, the frames are in memory; pass a file")
+    sampling = Sampling(num_frames=1)
+    if what.kind == "folder":
+        video = read_folder(what, sampling, fps=1.0, size=None, resize="squash", limits=limits)
+    else:
+        video = read_picture(what, sampling, size=None, resize="squash", limits=limits)
+    height, width = video.frames.shape[1:3]
+    count = round(video.duration_s * (video.fps or 0)) or 1
+    is_moving = what.kind == "picture" and count > 1
+    stream = StreamInfo(
+        index=0,
+        kind="video" if count > 1 else "image",
+        codec="images" if what.kind == "folder" else "image",
+        duration_s=video.duration_s if is_moving else None,
+        frames=count,
+        fps=video.fps if is_moving else None,
+        width=width,
+        height=height,
+    )
+    name = "folder of frames" if what.kind == "folder" else "image"
+    return MediaInfo(
+        name=what.name, format=name, size_bytes=_size(what), duration_s=stream.duration_s, streams=(stream,)
+    )
+
+
+def _probe_container(source: Source, limits: Limits) -> MediaInfo:
+    with open_container(source, limits) as container:
+        origin_s, streams = origin_seconds(container), []
+        for stream in container.streams:
+            fields: dict[str, Any] = {"index": stream.index, "kind": stream.type, "codec": codec_name(stream)}
+            fields["language"] = stream.language if stream.language not in (None, "und") else None
+            if isinstance(stream, VideoStream | AudioStream):
+                fields["duration_s"] = duration_seconds(container, stream)
+                if stream.start_time is not None and stream.time_base is not None:
+                    fields["start_s"] = round(float(stream.start_time * stream.time_base) - origin_s, 6)
+            if isinstance(stream, VideoStream):
+                fields |= _video_fields(stream, source, limits)
+            elif isinstance(stream, AudioStream):
+                context = stream.codec_context
+                fields |= {"channels": context.channels, "sample_rate": context.sample_rate}
+            streams.append(StreamInfo(**fields))
+        lengths = [stream.duration_s for stream in streams if stream.duration_s is not None]
+        if not streams:
+            raise MediaError(f"{source.name}: holds no tracks; the file is empty or damaged")
+        return MediaInfo(
+            name=source.name,
+            format=container.format.name,
+            size_bytes=_size(source),
+            duration_s=max(lengths, default=None),
+            streams=tuple(streams),
+        )
+
+
+def _video_fields(stream: VideoStream, source: Source, limits: Limits) -> dict[str, Any]:
+    context = stream.codec_context
+    limits.check_pixels(context.width, context.height)
+    if is_cover(stream):
+        return {"kind": "cover", "width": context.width, "height": context.height, "duration_s": None, "start_s": None}
+    rotation = _rotation(source, stream.index, limits)
+    sides = (context.height, context.width) if rotation % 180 else (context.width, context.height)
+    rate = stream.average_rate or stream.base_rate
+    return {
+        "frames": stream.frames or None,
+        "fps": float(rate) if rate else None,
+        "width": sides[0],
+        "height": sides[1],
+        "rotation": rotation or None,
+    }
+
+
+def _rotation(source: Source, index: int, limits: Limits) -> int:
+    """Only a decoded frame tells it; the file is opened anew so as not to move the reading position."""
+    with open_container(source, limits) as container:
+        try:
+            frame = next(container.decode(container.streams[index]), None)
+        except (OSError, ValueError):  # Damaged pictures are for the reader to report.
+            return 0
+        return int(frame.rotation) if isinstance(frame, VideoFrame) else 0
+
+
+def _size(source: Source) -> int | None:
+    if source.data is not None:
+        return len(source.data)
+    return source.path.stat().st_size if source.path is not None and source.path.is_file() else None
+
+
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

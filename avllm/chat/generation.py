@@ -25,6 +25,8 @@ class StopOnText(StoppingCriteria):
 
     def __init__(self, processor: AvllmProcessor, cancelled: Event | None = None) -> None:
         self.tokenizer, self.stop, self.cancelled = processor.tokenizer, processor.prompt.stop, cancelled
+        # How the stop texts are written when they stand alone: the quick test, before any text is decoded.
+        self.stop_ids = [self.tokenizer.encode(stop, add_special_tokens=False) for stop in self.stop]
         self.first_token_s: float | None = None
         self._started = time.perf_counter()
 
@@ -37,9 +39,16 @@ class StopOnText(StoppingCriteria):
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
 
     def _is_done(self, row: list[int]) -> bool:
+        if ends_with(row, self.stop_ids):
+            return True
         # A stop text of n characters lies within the last n bytes' worth of tokens, whatever the tokenizer.
         tail = self.tokenizer.decode(row[-max(len(stop.encode()) + 1 for stop in self.stop) :])
         return any(stop in tail for stop in self.stop)
+
+
+def ends_with(ids: Sequence[int], stops: Sequence[Sequence[int]]) -> bool:
+    """Whether the ids end with one of the stop sequences."""
+    return any(len(stop) > 0 and list(ids[-len(stop) :]) == list(stop) for stop in stops)
 
 
 class TextStreamer(BaseStreamer):

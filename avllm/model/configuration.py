@@ -113,6 +113,8 @@ class System:
                 f"decoder.model_type: {self.decoder.get('model_type')!r} is no model of transformers; "
                 f"expected for example llama, mistral or qwen2"
             )
+        if "vicuna_label_drift" in self.published_quirks and self.prompt != "vicuna":
+            raise ConfigError(f"published_quirks: vicuna_label_drift is a fault of prompt vicuna, not {self.prompt}")
 
     @classmethod
     def from_yaml(cls, name: str | Path, overrides: tuple[str, ...] = ()) -> "System":

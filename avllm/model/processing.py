@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import torch
 from einops import rearrange
@@ -15,7 +15,7 @@ from transformers.processing_utils import ProcessorMixin
 from avllm import config as yaml_config
 from avllm.errors import ConfigError, DataError
 from avllm.model.configuration import AvllmConfig, BranchConfig, Frames, Segments, System, slot_ids
-from avllm.model.prompts import PROMPTS, Kind, Medium, Prompt, Turn, conversation, show
+from avllm.model.prompts import PROMPTS, Kind, Medium, Prompt, Turn, conversation, drop_leading, show
 from avllm.model.quirks import vicuna_label_drift
 from avllm.model.tokens import IGNORED, Encoded, encode
 
@@ -52,6 +52,7 @@ class AvllmProcessor(ProcessorMixin):
     # In place of the module `avllm.media`: `IsolatedMedia` for files of strangers.
     door: Any = None
 
+    @no_type_check  # transformers reads the names of its arguments, which a wrapper for checks would hide
     def __init__(
         self, tokenizer: Any, system: dict[str, Any], vocab_size: int, chat_template: str | None = None
     ) -> None:
@@ -302,11 +303,7 @@ class AvllmProcessor(ProcessorMixin):
 
     def answer_ids(self, ids: Sequence[int] | Tensor) -> list[int]:
         """New ids without a leading unknown token and a leading bos, which some versions of `generate` return."""
-        kept = [int(token) for token in ids]
-        for token in (self.tokenizer.unk_token_id, self.tokenizer.bos_token_id):
-            if kept and token is not None and kept[0] == token:
-                kept = kept[1:]
-        return kept
+        return drop_leading([int(token) for token in ids], (self.tokenizer.unk_token_id, self.tokenizer.bos_token_id))
 
     def _branch(self, name: str) -> BranchConfig:
         if name not in self.branches:

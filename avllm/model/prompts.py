@@ -198,6 +198,15 @@ def show(parts: Iterable[Part], *, slots: Mapping[str, str] | None = None, bos: 
     return text
 
 
+def drop_leading(ids: Sequence[int], tokens: Sequence[int | None]) -> list[int]:
+    """The ids without these tokens at the start, each at most once and in this order."""
+    kept = list(ids)
+    for token in tokens:
+        if kept and token is not None and kept[0] == token:
+            kept = kept[1:]
+    return kept
+
+
 def time_text(times_s: Sequence[float]) -> str:
     """Times as the published systems tell them: seconds with one decimal."""
     return ", ".join(str(round(float(time), 1)) for time in times_s)

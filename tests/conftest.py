@@ -8,7 +8,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import pytest
 from jaxtyping import install_import_hook
 
-_hook = install_import_hook(["avllm.encoders", "avllm.connectors", "avllm.model", "avllm.media"], "beartype.beartype")
+import tests.checked  # noqa: F401  (the hook names it by its path)
+
+_LAYERS = ["avllm.encoders", "avllm.connectors", "avllm.model", "avllm.media"]
+_hook = install_import_hook(_LAYERS, "tests.checked.checked")
 
 
 @pytest.fixture(autouse=True, scope="session")

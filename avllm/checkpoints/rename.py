@@ -1,0 +1,283 @@
+"""The rename engine: published weights onto our names, whole or not at all.
+
+A table maps published names to ours, first match wins:
+
+    {
+        "blocks.{i}.{rest}": Drop("not run", when=lambda match: int(match["i"]) >= 39),
+        "blocks.{i}.attn.qkv.weight": "blocks.{i}.attention.qkv.weight",
+        "layers.{i}.q_proj.{w}": Part("layers.{i}.qkv.{w}", 0, of=3),      # joined along axis 0 with parts 1 and 2
+        "patch_embed.weight": Convert("patches.weight", add_time_axis),     # a pure function of the tensor
+    }
+
+`{i}` and `{j}` stand for a number, `{w}` for `weight` or `bias`, `{rest}` for anything, any other name for what is
+between two dots. The same table read backwards names the published key of a weight of ours that is missing.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from avllm.errors import CheckpointError
+
+MAX_NAMED = 12
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A published weight that is left out on purpose.
+
+    Args:
+        reason: why; shown by every report.
+        when: the rule holds only if this is true of the match; otherwise later rules are tried.
+    """
+
+    reason: str
+    when: Callable[[Mapping[str, str]], bool] = lambda match: True
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several published weights that are joined along axis 0 into one of ours.
+
+    Args:
+        target: our name.
+        index: place among the parts, from 0.
+        of: number of parts.
+    """
+
+    target: str
+    index: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Convert:
+    """A published weight that becomes ours by a pure function, for example a reshape.
+
+    Args:
+        target: our name.
+        function: published tensor -> our tensor; must also work on the meta device.
+    """
+
+    target: str
+    function: Callable[[Tensor], Tensor]
+
+
+Target = str | Drop | Part | Convert
+Table = Mapping[str, Target]
+
+
+@dataclass
+class Renamed:
+    """Weights under our names, with where each came from.
+
+    Args:
+        state: our name -> tensor.
+        origin: our name -> published names it was made of.
+        dropped: published name -> reason.
+        tables: the tables used, to name the published key of what is missing.
+        source: what the weights were read from, for errors.
+    """
+
+    state: dict[str, Tensor] = field(default_factory=dict)
+    origin: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+    source: str = "weights"
+
+
+def rename(weights: Mapping[str, Tensor], table: Table, *, source: str = "weights") -> Renamed:
+    """Renames every published weight by the table or drops it with the table's reason.
+
+    Args:
+        weights: published name -> tensor, on any device, meta included. Tensors are shared, not copied.
+        table: published -> ours.
+        source: file name, for errors.
+
+    Raises:
+        CheckpointError: a key no rule matches, two keys with one name of ours, or a part that is missing.
+    """
+    result = Renamed(tables=(table,), source=source)
+    parts: dict[str, dict[int, tuple[str, Tensor]]] = {}
+    sizes: dict[str, int] = {}
+    unknown = []
+    for name, tensor in weights.items():
+        target = _target(name, table)
+        if target is None:
+            unknown.append(name)
+        elif isinstance(target, Drop):
+            result.dropped[name] = target.reason
+        elif isinstance(target, Part):
+            sizes[target.target] = target.of
+            parts.setdefault(target.target, {})[target.index] = (name, tensor)
+        else:
+            ours, tensor = _converted(name, target, tensor, source)
+            if ours in result.state:
+                raise CheckpointError(
+                    f"{source}: {name} and {result.origin[ours][0]} are both {ours}; expected one of them"
+                )
+            result.state[ours], result.origin[ours] = tensor, (name,)
+    if unknown:
+        raise CheckpointError(f"{source}: the name table does not know {_named(unknown)}; expected no other keys")
+    for ours, found in parts.items():
+        _join(ours, found, sizes[ours], result)
+    return result
+
+
+def join(*renamed: Renamed) -> Renamed:
+    """The weights of several files as one set.
+
+    Raises:
+        CheckpointError: two files hold the same weight of ours.
+    """
+    result = Renamed(source=", ".join(item.source for item in renamed))
+    for item in renamed:
+        twice = sorted(set(item.state) & set(result.state))
+        if twice:
+            raise CheckpointError(f"{item.source}: {_named(twice)} came from another file already; leave one out")
+        result.state |= item.state
+        result.origin |= item.origin
+        result.dropped |= item.dropped
+        result.tables += item.tables
+    return result
+
+
+def under(prefix: str, table: Table) -> dict[str, Target]:
+    """The table with `prefix` put before each of our names."""
+    moved: dict[str, Target] = {}
+    for pattern, target in table.items():
+        if isinstance(target, str):
+            moved[pattern] = prefix + target
+        elif isinstance(target, Part):
+            moved[pattern] = Part(prefix + target.target, target.index, target.of)
+        elif isinstance(target, Convert):
+            moved[pattern] = Convert(prefix + target.target, target.function)
+        else:
+            moved[pattern] = target
+    return moved
+
+
+def published_names(ours: str, table: Table) -> tuple[str, ...]:
+    """The published names of one weight of ours by this table; empty when the table does not make it."""
+    names = []
+    for pattern, target in table.items():
+        if isinstance(target, Drop):
+            continue
+        template = target if isinstance(target, str) else target.target
+        match = _compiled(template).fullmatch(ours)
+        if match is None:
+            continue
+        name = pattern.format_map(match.groupdict())
+        found = _target(name, table)  # an earlier rule may take that name away
+        if isinstance(found, str | Part | Convert) and (found if isinstance(found, str) else found.target) == ours:
+            names.append(name)
+            if not isinstance(target, Part):
+                break  # a later, more general rule is another spelling of the same weight
+    return tuple(names)
+
+
+def problems(expected: Mapping[str, torch.Size], renamed: Renamed) -> list[str]:
+    """What keeps the weights from filling modules of the expected shapes; each line names the published key.
+
+    Args:
+        expected: our name -> shape, all that must be filled.
+        renamed: the weights.
+    """
+    found = []
+    missing = [name for name in expected if name not in renamed.state]
+    for name in missing:
+        published = [key for table in renamed.tables for key in published_names(name, table)]
+        absent = [key for key in published if key not in renamed.dropped]
+        found.append(f"missing {' + '.join(absent) or 'a published key'} (ours: {name})")
+    for name, tensor in renamed.state.items():
+        keys = " + ".join(renamed.origin.get(name, (name,)))
+        if name not in expected:
+            found.append(f"left over {keys} (would be {name}, which this configuration does not have)")
+        elif tuple(tensor.shape) != tuple(expected[name]):
+            shapes = f"expected {list(expected[name])}, got {list(tensor.shape)}"
+            found.append(f"wrong shape {keys}: {shapes} (ours: {name})")
+    return found
+
+
+def load(module: nn.Module, renamed: Renamed) -> None:
+    """Fills every parameter and persistent buffer of the module, or changes nothing.
+
+    Modules on the meta device take the tensors themselves; others copy and convert to their own dtype.
+
+    Raises:
+        CheckpointError: a weight is missing, left over or of another shape; each key is named.
+    """
+    current = module.state_dict()
+    found = problems({name: tensor.shape for name, tensor in current.items()}, renamed)
+    if found:
+        raise CheckpointError(
+            f"{renamed.source}: {len(found)} weights do not fit: {_named(found, '; ')}; "
+            f"check that the file and the configuration belong together"
+        )
+    module.load_state_dict(renamed.state, assign=any(tensor.is_meta for tensor in current.values()))
+
+
+def _target(name: str, table: Table) -> Target | None:
+    for pattern, target in table.items():
+        match = _compiled(pattern).fullmatch(name)
+        if match is None:
+            continue
+        groups = match.groupdict()
+        if isinstance(target, Drop):
+            if target.when(groups):
+                return target
+        elif isinstance(target, Part):
+            return Part(target.target.format_map(groups), target.index, target.of)
+        elif isinstance(target, Convert):
+            return Convert(target.target.format_map(groups), target.function)
+        else:
+            return target.format_map(groups)
+    return None
+
+
+def _converted(name: str, target: str | Convert, tensor: Tensor, source: str) -> tuple[str, Tensor]:
+    if isinstance(target, str):
+        return target, tensor
+    try:
+        return target.target, target.function(tensor)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{source}: {name} of shape {list(tensor.shape)} cannot be converted: {error}") from error
+
+
+def _join(ours: str, found: Mapping[int, tuple[str, Tensor]], of: int, result: Renamed) -> None:
+    if sorted(found) != list(range(of)):
+        names = [name for name, _ in found.values()]
+        absent = [n for n in published_names(ours, result.tables[0]) if n not in names]
+        raise CheckpointError(f"{result.source}: missing {_named(absent)} beside {_named(names)} (ours: {ours})")
+    names, tensors = zip(*(found[index] for index in range(of)), strict=True)
+    try:
+        joined = torch.cat(tensors)
+    except RuntimeError as error:
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in found.values())
+        raise CheckpointError(f"{result.source}: the parts of {ours} differ in shape: {shapes}") from error
+    result.state[ours], result.origin[ours] = joined, names
+
+
+@lru_cache(maxsize=4096)
+def _compiled(template: str) -> re.Pattern[str]:
+    seen: set[str] = set()
+
+    def group(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in seen:
+            return f"(?P={name})"
+        seen.add(name)
+        inner = {"i": r"\d+", "j": r"\d+", "w": "weight|bias", "rest": ".+"}.get(name, r"[^.]+")
+        return f"(?P<{name}>{inner})"
+
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", group, re.escape(template)))
+
+
+def _named(names: Iterable[str], between: str = ", ") -> str:
+    names = list(names)
+    more = f"{between}and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return between.join(names[:MAX_NAMED]) + more

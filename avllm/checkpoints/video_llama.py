@@ -1,0 +1,153 @@
+"""Name tables of the published Video-LLaMA weights: six sources, one of our models.
+
+Source: the state dicts of eva_vit_g.pth and blip2_pretrained_flant5xxl.pth (LAVIS), imagebind_huge.pth (ImageBind),
+and the VL and AL checkpoints of Video-LLaMA, which hold what was trained and every persistent buffer.
+"""
+
+from collections.abc import Collection
+
+from avllm.checkpoints.rename import Drop, Table, Target, under
+
+UNUSED_BUFFER = Drop("an unused buffer: query tokens have no position")
+ROTARY = Drop("recomputed from the config")
+OUTSIDE = Drop("outside the systems here")
+COPY = Drop("a copy of what imagebind_huge.pth holds")
+
+Q_FORMER: Table = {
+    "embeddings.position_ids": UNUSED_BUFFER,
+    "embeddings.LayerNorm.{w}": "norm.{w}",
+    "encoder.layer.{i}.attention.self.{projection}.{w}": "layers.{i}.self_attention.{projection}.{w}",
+    "encoder.layer.{i}.attention.output.dense.{w}": "layers.{i}.self_attention.out.{w}",
+    "encoder.layer.{i}.attention.output.LayerNorm.{w}": "layers.{i}.self_attention.norm.{w}",
+    "encoder.layer.{i}.crossattention.self.{projection}.{w}": "layers.{i}.cross_attention.{projection}.{w}",
+    "encoder.layer.{i}.crossattention.output.dense.{w}": "layers.{i}.cross_attention.out.{w}",
+    "encoder.layer.{i}.crossattention.output.LayerNorm.{w}": "layers.{i}.cross_attention.norm.{w}",
+    "encoder.layer.{i}.intermediate_query.dense.{w}": "layers.{i}.mlp.up.{w}",
+    "encoder.layer.{i}.output_query.dense.{w}": "layers.{i}.mlp.down.{w}",
+    "encoder.layer.{i}.output_query.LayerNorm.{w}": "layers.{i}.mlp.norm.{w}",
+}
+
+IMAGEBIND: Table = {
+    "{part}.depth.{rest}": OUTSIDE,
+    "{part}.thermal.{rest}": OUTSIDE,
+    "{part}.imu.{rest}": OUTSIDE,
+    "modality_preprocessors.text.mask": Drop("the causal mask is computed"),
+    "modality_preprocessors.text.pos_embed": "text.positions",
+    "modality_preprocessors.text.token_embedding.weight": "text.token_embedding.weight",
+    "modality_preprocessors.{trunk}.cls_token": "{trunk}.class_token",
+    "modality_preprocessors.{trunk}.pos_embedding_helper.pos_embed": "{trunk}.positions",
+    "modality_preprocessors.vision.rgbt_stem.proj.1.weight": "vision.patches.weight",
+    "modality_preprocessors.audio.rgbt_stem.proj.weight": "audio.patches.weight",
+    "modality_preprocessors.audio.rgbt_stem.norm_layer.{w}": "audio.stem_norm.{w}",
+    "modality_trunks.vision.pre_transformer_layer.0.{w}": "vision.pre_norm.{w}",
+    "modality_trunks.{trunk}.blocks.{i}.attn.in_proj_{w}": "{trunk}.blocks.{i}.attention.qkv.{w}",
+    "modality_trunks.{trunk}.blocks.{i}.attn.out_proj.{w}": "{trunk}.blocks.{i}.attention.out.{w}",
+    "modality_trunks.{trunk}.blocks.{i}.attn.bias_k": "{trunk}.blocks.{i}.attention.extra_key",
+    "modality_trunks.{trunk}.blocks.{i}.attn.bias_v": "{trunk}.blocks.{i}.attention.extra_value",
+    "modality_trunks.{trunk}.blocks.{i}.norm_{j}.{w}": "{trunk}.blocks.{i}.norm{j}.{w}",
+    "modality_trunks.{trunk}.blocks.{i}.mlp.fc1.{w}": "{trunk}.blocks.{i}.mlp.up.{w}",
+    "modality_trunks.{trunk}.blocks.{i}.mlp.fc2.{w}": "{trunk}.blocks.{i}.mlp.down.{w}",
+    "modality_heads.text.proj.0.{w}": "text.norm.{w}",
+    "modality_heads.text.proj.1.weight": "text.projection.weight",
+    "modality_heads.{trunk}.0.{w}": "{trunk}.norm.{w}",
+    "modality_heads.{trunk}.2.weight": "{trunk}.projection.weight",
+    "modality_postprocessors.{trunk}.1.log_logit_scale": "{trunk}.log_logit_scale",
+}
+
+LLAMA: Table = {
+    "{rest}.rotary_emb.inv_freq": ROTARY,
+    "model.{rest}": "model.{rest}",
+    "lm_head.weight": "lm_head.weight",
+}
+
+
+def eva_clip(depth: int) -> dict[str, Target]:
+    """eva_vit_g.pth onto `EvaClip`.
+
+    Args:
+        depth: blocks run; the published file holds 40 and Video-LLaMA runs 39.
+    """
+    surplus = Drop(f"{depth} blocks are run, this one is not", when=lambda match: int(match["i"]) >= depth)
+    return {
+        "blocks.{i}.{rest}": surplus,
+        "cls_token": "class_token",
+        "pos_embed": "positions",
+        "patch_embed.proj.{w}": "patches.{w}",
+        "blocks.{i}.attn.qkv.weight": "blocks.{i}.attention.qkv.weight",
+        "blocks.{i}.attn.q_bias": "blocks.{i}.attention.q_bias",
+        "blocks.{i}.attn.v_bias": "blocks.{i}.attention.v_bias",
+        "blocks.{i}.attn.proj.{w}": "blocks.{i}.attention.out.{w}",
+        "blocks.{i}.norm{j}.{w}": "blocks.{i}.norm{j}.{w}",
+        "blocks.{i}.mlp.fc1.{w}": "blocks.{i}.mlp.up.{w}",
+        "blocks.{i}.mlp.fc2.{w}": "blocks.{i}.mlp.down.{w}",
+    }
+
+
+def blip2() -> dict[str, Target]:
+    """blip2_pretrained_flant5xxl.pth (under `model`) onto `FrameQFormer`."""
+    return {
+        "t5_proj.{w}": Drop("projects into the T5 of BLIP-2, which is not used"),
+        "query_tokens": "query_tokens",
+        "ln_vision.{w}": "input_norm.{w}",
+        **_renamed_keys("Qformer.bert.", under("qformer.", Q_FORMER)),
+    }
+
+
+def imagebind(trunks: Collection[str]) -> dict[str, Target]:
+    """imagebind_huge.pth onto `ImageBind`.
+
+    Args:
+        trunks: those the configuration has, of `vision`, `audio`, `text`; the others are dropped.
+    """
+    absent = Drop("the configuration has no such trunk", when=lambda match: match["trunk"] not in trunks)
+    known = ("depth", "thermal", "imu")
+    outside = {pattern: target for pattern, target in IMAGEBIND.items() if pattern.split(".")[1] in known}
+    return {**outside, "{part}.{trunk}.{rest}": absent, **IMAGEBIND}
+
+
+def video_checkpoint() -> dict[str, Target]:
+    """The VL checkpoint (under `model`) onto the video branch's `TemporalQFormer`, all but its `frame_qformer`."""
+    return {
+        "Qformer.bert.embeddings.position_ids": UNUSED_BUFFER,
+        "llama_model.{rest}.rotary_emb.inv_freq": ROTARY,
+        "video_query_tokens": "query_tokens",
+        "video_frame_position_embedding.weight": "frame_embedding.table.weight",
+        "llama_proj.{w}": "projection.{w}",
+        **_renamed_keys("video_Qformer.bert.", under("qformer.", Q_FORMER)),
+    }
+
+
+def audio_checkpoint() -> dict[str, Target]:
+    """The AL checkpoint (under `model`) onto the audio branch's `TemporalQFormer`."""
+    return {
+        "Qformer.bert.embeddings.position_ids": UNUSED_BUFFER,
+        "video_Qformer.bert.embeddings.position_ids": UNUSED_BUFFER,
+        "llama_model.{rest}.rotary_emb.inv_freq": ROTARY,
+        "audio_encoder.modality_preprocessors.text.mask": COPY,
+        "audio_encoder.modality_postprocessors.{trunk}.1.log_logit_scale": COPY,
+        "audio_query_tokens": "query_tokens",
+        "audio_position_embedding.weight": "frame_embedding.table.weight",
+        "audio_llama_proj.{w}": "projection.{w}",
+        **_renamed_keys("audio_Qformer.bert.", under("qformer.", Q_FORMER)),
+    }
+
+
+def tables(*, depth: int, trunks: Collection[str]) -> dict[str, Table]:
+    """Every source of a Video-LLaMA, under the names of our whole model.
+
+    Args:
+        depth: blocks of the video encoder.
+        trunks: trunks of the audio encoder.
+    """
+    return {
+        "eva_vit_g": under("branches.video.encoder.", eva_clip(depth)),
+        "blip2": under("branches.video.connector.frame_qformer.", blip2()),
+        "vl": under("branches.video.connector.", video_checkpoint()),
+        "imagebind_huge": under("branches.audio.encoder.", imagebind(trunks)),
+        "al": under("branches.audio.connector.", audio_checkpoint()),
+        "llama": under("decoder.", LLAMA),
+    }
+
+
+def _renamed_keys(prefix: str, table: Table) -> dict[str, Target]:
+    return {prefix + pattern: target for pattern, target in table.items()}

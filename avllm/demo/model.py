@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from avllm.demo.config import DemoConfig
 from avllm.demo.evidence import Evidence, readable_timings
-from avllm.demo.reading import Medium, fit, loudness, to_jpeg
+from avllm.demo.reading import Kind, Medium, fit, loudness, to_jpeg
 from avllm.errors import ConfigError, MediaError
 
 if TYPE_CHECKING:
@@ -84,7 +84,11 @@ class DemoModel:
         return medium
 
     def _inspect(self, path: Path, name: str) -> Medium:
-        kind = self.door.probe(path).kind
+        tracks = {stream.kind for stream in self.door.probe(path).streams}
+        kinds: tuple[Kind, ...] = ("video", "image", "audio")
+        kind = next((kind for kind in kinds if kind in tracks), None)
+        if kind is None:
+            raise MediaError("holds neither picture nor sound; expected a video, an image or a sound")
         if kind == "audio":
             audio = self.door.open_audio(path, sample_rate=self._segments().sample_rate)
             shown = {"sound": (loudness(audio.waveform, NUM_BARS), audio.duration_s)}

@@ -71,7 +71,8 @@ def example_cards(examples: Sequence[Example]) -> str:
         f'<img alt="" src="{jpeg(example.poster)}"><span>{escape(example.title)}</span></button>'
         for index, example in enumerate(examples)
     )
-    return f'<div class="av-label">Examples</div><div class="av-cards">{cards}</div>'
+    columns = 2 if len(examples) in (1, 2, 4) else 3
+    return f'<div class="av-label">Examples</div><div class="av-cards" data-columns="{columns}">{cards}</div>'
 
 
 def question_chips(questions: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -15,6 +16,9 @@ from avllm.demo.config import DemoConfig
 from avllm.demo.examples import Example, load_examples
 from avllm.demo.uploads import Uploads
 from avllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from avllm.demo.model import DemoModel
 
 log = logging.getLogger(__name__)
 FIRST_PORT = 7860
@@ -56,11 +60,14 @@ def serve(
         examples = load_examples(config.page.examples)
         if examples:
             answer_example(demo_model, examples[0], console)
-        _serve_page(demo_model, config, port, examples, console)
+        serve_page(demo_model, config, port, examples, console)
     return 0
 
 
-def _serve_page(demo_model, config: DemoConfig, port: int, examples: tuple[Example, ...], console: Console) -> None:
+def serve_page(
+    demo_model: "DemoModel", config: DemoConfig, port: int, examples: tuple[Example, ...], console: Console
+) -> None:
+    """Serves the page until Ctrl-C or SIGTERM; then every visitor's file is gone."""
     uploads = Uploads(max_bytes=config.media.max_upload_mb * 2**20)
     # Gradio reads these when it is imported. It stores uploads where we remove them, and reports to nobody.
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)

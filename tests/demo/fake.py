@@ -1,5 +1,6 @@
 """A model that needs no weights: it answers with what it was given, word by word."""
 
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -7,10 +8,14 @@ from types import SimpleNamespace
 
 import av
 import numpy as np
+from rich.console import Console
 
+from avllm.config import find_file, load
 from avllm.demo.config import DemoConfig
 from avllm.demo.evidence import Evidence
+from avllm.demo.examples import load_examples
 from avllm.demo.reading import Medium, fit, loudness, to_jpeg
+from avllm.demo.server import serve_page
 from avllm.errors import MediaError
 
 
@@ -92,3 +97,15 @@ class FakeModel:
             timings=[("decode", 0.02), ("encode", 0.04), ("first token", 0.1), ("generate", 0.3), ("total", 0.5)],
             model="fake",
         )
+
+
+def main() -> None:
+    """`python -m tests.demo.fake PORT EXAMPLES [A.B=C ...]` serves the page over a `FakeModel`."""
+    port, examples, *overrides = sys.argv[1:]
+    config = load(DemoConfig, find_file("eval_configs", "nano_withaudio"), [f"page.examples={examples}", *overrides])
+    model = FakeModel(config, pause_s=0.05)
+    serve_page(model, config, int(port), load_examples(examples), Console())  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

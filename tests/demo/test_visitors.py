@@ -1,0 +1,83 @@
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from avllm.demo.config import PageConfig
+from avllm.demo.uploads import Uploads
+from avllm.demo.visitors import Pending, Visitors
+
+
+@pytest.fixture
+def uploads():
+    uploads = Uploads(max_bytes=1000)
+    yield uploads
+    uploads.remove()
+
+
+def visitors(uploads, **changes) -> Visitors:
+    return Visitors(SimpleNamespace, uploads, PageConfig(**changes))
+
+
+def test_each_tab_has_a_session_and_a_folder_of_its_own(uploads):
+    tabs = visitors(uploads)
+
+    one, two = tabs.get("one"), tabs.get("two")
+
+    assert tabs.get("one") is one
+    assert one.session is not two.session
+    assert one.folder != two.folder
+
+
+def test_files_of_a_closed_tab_are_removed_after_a_while(uploads):
+    tabs = visitors(uploads, keep_closed_seconds=0.01)
+    one, two = tabs.get("one"), tabs.get("two")
+    (one.folder / "1.mp4").write_bytes(b"x")
+    one.pending = Pending(question="?")
+
+    tabs.leave("one")
+    assert one.pending.stop.is_set()
+    assert one.folder.exists()
+    time.sleep(0.02)
+    tabs.sweep()
+
+    assert not one.folder.exists()
+    assert two.folder.exists()
+
+
+def test_a_tab_that_comes_back_is_kept(uploads):
+    tabs = visitors(uploads, keep_closed_seconds=0.01)
+    one = tabs.get("one")
+    tabs.leave("one")
+    assert tabs.get("one") is one
+    time.sleep(0.02)
+    tabs.sweep()
+
+    assert one.folder.exists()
+
+
+def test_idle_tabs_are_closed(uploads):
+    tabs = visitors(uploads, idle_minutes=0.0001)
+    one = tabs.get("one")
+    time.sleep(0.02)
+    tabs.sweep()
+
+    assert len(tabs) == 0
+    assert not one.folder.exists()
+
+
+def test_above_the_limit_the_one_idle_longest_goes(uploads):
+    tabs = visitors(uploads, max_visitors=2)
+    folders = [tabs.get(name).folder for name in ("one", "two", "three")]
+
+    assert [folder.exists() for folder in folders] == [False, True, True]
+
+
+def test_closing_removes_all_files_and_stops_all_answers(uploads):
+    tabs = visitors(uploads)
+    one = tabs.get("one")
+    one.pending = Pending(question="?")
+    tabs.close()
+
+    assert one.pending.stop.is_set()
+    assert not one.folder.exists()

@@ -50,7 +50,7 @@ def train(
     settings, plain = read_stage(stage, overrides, datasets={**DATASETS, **(datasets or {})})
     folder = Path(settings.output)
     newest = _to_resume(plain, folder, resume)
-    if newest is not None and (folder / RECORD).exists():
+    if (folder / RECORD).exists():
         logger.warning("%s is finished already", folder)
         return folder
     model, processor = open_start(settings)
@@ -155,13 +155,14 @@ def _to_resume(plain: Mapping[str, Any], folder: Path, resume: bool) -> Path | N
         ConfigError: the folder holds a run and `resume` is off, or the run had another stage.
     """
     checkpoints = checkpoint.stored(folder / "checkpoints")
+    has_run = bool(checkpoints) or (folder / RECORD).exists()
     if not resume:
-        if checkpoints or (folder / RECORD).exists():
+        if has_run:
             raise ConfigError(
                 f"output: {folder} holds a run already; go on with --resume, or give another folder (output=...)"
             )
         return None
-    if checkpoints and (folder / "stage.yaml").is_file():
+    if has_run and (folder / "stage.yaml").is_file():
         before = dict(_flat(yaml.safe_load((folder / "stage.yaml").read_text(encoding="utf-8"))))
         now = dict(_flat(plain))
         for key in sorted(set(before) | set(now)):

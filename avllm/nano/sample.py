@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -34,6 +36,8 @@ TYPES: dict[str, tuple[str, ...]] = {
     "match": ("match",),
     "yes_no": ("sees", "hears"),
 }
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 WORKERS = min(2, os.cpu_count() or 1)
 
 
@@ -144,14 +148,13 @@ def _write_sample(job: tuple[str, int, int]) -> str:
     return json.dumps(clip.to_dict())
 
 
-def in_processes(function, jobs: list, *, initializer=None, initargs: tuple = (), few: int = 8) -> Iterator:
+def in_processes(function: Callable[[Job], Result], jobs: Sequence[Job], *, few: int = 8) -> Iterator[Result]:
     """Results of `function` over jobs, in their order, from a few processes; a few jobs are done right here."""
     if WORKERS < 2 or len(jobs) <= few:
-        if initializer is not None:
-            initializer(*initargs)
         yield from map(function, jobs)
         return
     # Fresh processes: a fork of one in which torch or FFmpeg has started threads can hang.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(WORKERS, initializer=initializer, initargs=initargs) as pool:
+    # Ctrl-C is for the parent, which ends the others.
+    with context.Pool(WORKERS, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from pool.imap(function, jobs)

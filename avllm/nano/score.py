@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
@@ -56,23 +57,20 @@ def score(
     """
     started = time.perf_counter()
     jobs = list(_new_clips(num_clips, seed) if source is None else _stored_clips(Path(source)))
-    groups = [jobs[start : start + CLIPS_AT_ONCE] for start in range(0, len(jobs), CLIPS_AT_ONCE)]
-    outcomes: list[Outcome] = []
-    loaded = Loaded(answer=_no_answers)
+    maker = factory or _Model(str(model))
+    tasks = [(maker, jobs[start : start + CLIPS_AT_ONCE]) for start in range(0, len(jobs), CLIPS_AT_ONCE)]
+    parts: list[_Part] = []
     with tqdm(total=len(jobs), desc="clips", unit="clip", disable=None) as progress:
-        for part, parameters, weights_bytes, num in in_processes(
-            _score_group, groups, initializer=_load, initargs=(factory or _Model(str(model)),), few=1
-        ):
-            outcomes += part
-            loaded = Loaded(answer=_no_answers, parameters=parameters, weights_bytes=weights_bytes)
-            progress.update(num)
+        for part in in_processes(_score_group, tasks, few=1):
+            parts.append(part)
+            progress.update(part.clips)
     return Score(
-        outcomes=tuple(outcomes),
+        outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
         clips=sum(not job.held_out for job in jobs),
         seed=seed,
         seconds=time.perf_counter() - started,
-        parameters=loaded.parameters,
-        weights_bytes=loaded.weights_bytes,
+        parameters=parts[0].parameters if parts else 0,
+        weights_bytes=parts[0].weights_bytes if parts else 0,
     )
 
 
@@ -111,20 +109,26 @@ def _stored_clips(folder: Path) -> Iterator[_Job]:
             ) from error
 
 
-def _no_answers(asked: Sequence[tuple[Path, str]]) -> list[str]:
-    return ["" for _ in asked]
+@cache
+def _load(factory: Factory) -> Loaded:
+    """Once in each process, at its first clips: there an error reaches the caller."""
+    return factory()
 
 
-_loaded = Loaded(answer=_no_answers)  # one in each process
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What one group of clips gave."""
+
+    outcomes: list[Outcome]
+    clips: int
+    parameters: int
+    weights_bytes: int
 
 
-def _load(factory: Factory) -> None:
-    global _loaded
-    _loaded = factory()
-
-
-def _score_group(jobs: Sequence[_Job]) -> tuple[list[Outcome], int, int, int]:
+def _score_group(task: tuple[Factory, Sequence[_Job]]) -> _Part:
     """Writes what is to be made, asks everything about these clips at once, and forgets the files."""
+    factory, jobs = task
+    loaded = _load(factory)
     with tempfile.TemporaryDirectory(prefix="avllm-score-") as folder:
         asked: list[tuple[_Job, Path, dict]] = []
         for job in jobs:
@@ -133,8 +137,13 @@ def _score_group(jobs: Sequence[_Job]) -> tuple[list[Outcome], int, int, int]:
                 clip = make_clip("score", job.seed, job.index, held_out=job.held_out)
                 path, questions = write_clip(clip.scene, Path(folder) / clip.file), clip.to_dict()["questions"]
             asked += [(job, path, question) for question in questions]
-        answers = _loaded.answer([(path, question["question"]) for _, path, question in asked])
-    return list(_outcomes(asked, answers)), _loaded.parameters, _loaded.weights_bytes, len(jobs)
+        answers = loaded.answer([(path, question["question"]) for _, path, question in asked])
+    return _Part(
+        outcomes=list(_outcomes(asked, answers)),
+        clips=len(jobs),
+        parameters=loaded.parameters,
+        weights_bytes=loaded.weights_bytes,
+    )
 
 
 def _outcomes(asked: Iterable[tuple[_Job, Path, dict]], answers: Sequence[str]) -> Iterator[Outcome]:

@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from avllm.media import open_video
+from avllm.media import open_audio, open_video
 from avllm.nano import sample as sampling
 from avllm.nano.sample import TYPES, make_clip, sample, write_clip
 from avllm.nano.sample_examples import EXAMPLES, FOLDER
+from avllm.nano.sound import render_audio
 from avllm.nano.world import COLOURS, Scene, Sound, Thing, nearest_colour
 
 
@@ -61,6 +62,20 @@ def test_a_written_clip_plays_as_its_scene_says(tmp_path):
             assert (len(lit) > 20) == (time_s >= start)
             if len(lit):
                 assert nearest_colour(np.median(lit, axis=0)) == colour
+
+
+@pytest.mark.parametrize(("sample_rate", "bit_rate"), [(16_000, 24_000), (44_100, 32_000)])
+def test_a_sound_is_where_it_was_after_aac(tmp_path, sample_rate, bit_rate):
+    scene = Scene(
+        sounds=(Sound(name="clock", start_s=0.7), Sound(name="bird", start_s=2.1, gain=0.3)),
+        duration_s=4.0, height=64, width=64, sample_rate=sample_rate, audio_bit_rate=bit_rate,
+    )  # fmt: skip
+
+    heard = open_audio(write_clip(scene, tmp_path / "clip.mp4"), sample_rate=16_000).waveform.mean(0)[:64_000]
+
+    loud = np.abs(heard.reshape(-1, 800)).max(1) > 0.02
+    meant = np.abs(render_audio(scene, 16_000).reshape(-1, 800)).max(1) > 0.02
+    assert (loud == meant).mean() > 0.9
 
 
 def test_the_shipped_examples_are_small_and_there_with_their_truth():

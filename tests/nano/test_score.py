@@ -5,7 +5,6 @@ import pytest
 
 from avllm.errors import DataError
 from avllm.nano import sample as sampling
-from avllm.nano import score as scoring
 from avllm.nano.sample import TYPES, sample
 from avllm.nano.score import Loaded, score
 from avllm.nano.score_result import Accuracy, Outcome, Score, tidy
@@ -94,7 +93,7 @@ def test_answers_are_compared_without_case_spaces_and_stop():
 
 def test_a_folder_without_truth_or_with_a_broken_one_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no truth\.jsonl there; expected a folder written by"):
-        score(source=tmp_path, factory=lambda: Loaded(answer=scoring._no_answers))
+        score(source=tmp_path, factory=lambda: Loaded(answer=list))
     (tmp_path / "truth.jsonl").write_text('{"file": "a.mp4"}\n')
     with pytest.raises(DataError, match="line 1: expected an object with file, held_out and questions"):
-        score(source=tmp_path, factory=lambda: Loaded(answer=scoring._no_answers))
+        score(source=tmp_path, factory=lambda: Loaded(answer=list))

@@ -1,17 +1,19 @@
 """Chooses the adapter of a case by the name of its folder, runs it, and collects the rows.
 
-An adapter is a file in `forms/` named after the form of case; it has `run(path) -> list[Row]`, and may have
-`recognises(path) -> bool`, which is asked when no name fits. `<system>_<form>.py` beats `<form>.py` for a case below a
+An adapter is a file in `forms/` named after the form of case; it has `run(path) -> list[Row]` or `run(path, check)`,
+and may have `recognises(path) -> bool`, which is asked when no name fits. `<system>_<form>.py` beats `<form>.py` for a case below a
 folder `<system>`.
 """
 
 import importlib
+import inspect
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from avllm.errors import AvllmError
+from tests.parity.check import Check
 from tests.parity.common import Row
 
 FORMS = Path(__file__).parent / "forms"
@@ -66,7 +68,7 @@ def run_case(path: Path) -> list[Row]:
         if adapter is None:
             known = ", ".join(sorted(forms()))
             return [Row("(case)", None, "", False, f"unknown form of case; known are: {known}")]
-        return adapter.run(path)
+        return _rows(adapter, path)
     except AvllmError as error:
         return [Row("(case)", None, "", False, str(error))]
     except Exception as error:  # a broken case must not hide the other cases' rows
@@ -74,8 +76,8 @@ def run_case(path: Path) -> list[Row]:
 
 
 def forms() -> list[str]:
-    """Names of the adapters."""
-    return [path.stem for path in FORMS.glob("*.py") if not path.stem.startswith("_")]
+    """Names of the adapters; other files beside them help one."""
+    return [path.stem for path in FORMS.glob("*.py") if "\ndef run(" in path.read_text(encoding="utf-8")]
 
 
 def choose(path: Path) -> ModuleType | None:
@@ -92,6 +94,14 @@ def choose(path: Path) -> ModuleType | None:
             return adapter
     inside = [form for form in forms() if form in path.name]
     return _adapter(max(inside, key=len)) if inside else None
+
+
+def _rows(adapter: ModuleType, path: Path) -> list[Row]:
+    if len(inspect.signature(adapter.run).parameters) == 1:
+        return adapter.run(path)
+    check = Check()
+    adapter.run(path, check)
+    return check.rows
 
 
 def _adapter(form: str) -> ModuleType:

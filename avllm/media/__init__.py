@@ -2,6 +2,7 @@
 
 from avllm.media.audio import open_audio
 from avllm.media.clips import Audio, Video
+from avllm.media.crop import crop_and_resize, to_pixels
 from avllm.media.limits import Limits
 from avllm.media.mel import SegmentConfig, audio_segments, log_mel
 from avllm.media.probe import MediaInfo, probe
@@ -18,6 +19,7 @@ __all__ = [
     "SegmentConfig",
     "Video",
     "audio_segments",
+    "crop_and_resize",
     "log_mel",
     "open_audio",
     "open_image",
@@ -25,6 +27,7 @@ __all__ = [
     "probe",
     "resample",
     "time_message",
+    "to_pixels",
     "write_audio",
     "write_video",
 ]

@@ -32,7 +32,7 @@ def read_picture(
         MediaError: not an image, damaged, or over a limit (told from its header).
     """
     file = source.path if source.data is None else io.BytesIO(source.data)
-    with _open_image(file, source.name, limits, size) as image:
+    with _open_image(file, source.name, limits) as image:
         num_frames = getattr(image, "n_frames", 1)
         if num_frames == 1:
             pixels = _to_rgb(image, size, resize)[None]
@@ -62,7 +62,7 @@ def read_folder(
         raise MediaError(f"{source.name}: no frames in the folder; expected images ({', '.join(sorted(_SUFFIXES))})")
 
     def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-        with _open_image(path, f"{source.name}/{path.name}", limits, size) as image:
+        with _open_image(path, f"{source.name}/{path.name}", limits) as image:
             return _to_rgb(image, size, resize)
 
     return _collect(files, read, source.name, sampling, fps, limits)
@@ -159,9 +159,7 @@ def _length_ms(image: Image.Image, index: int) -> float:
 
 
 @contextmanager
-def _open_image(
-    file: Path | io.BytesIO | None, name: str, limits: Limits, size: tuple[int, int] | None
-) -> Iterator[Image.Image]:
+def _open_image(file: Path | io.BytesIO | None, name: str, limits: Limits) -> Iterator[Image.Image]:
     if file is None:
         raise MediaError(f"{name}: nothing to read")
     try:
@@ -170,8 +168,6 @@ def _open_image(
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file, formats=_FORMATS) as image:
                 limits.check_pixels(*image.size)
-                if size is not None and image.format == "JPEG":  # Decodes at 1/2, 1/4 or 1/8, but no smaller than this.
-                    image.draft("RGB", (2 * size[1], 2 * size[0]))
                 yield image
     except MediaError:
         raise

@@ -85,8 +85,8 @@ class DemoModel:
 
     def _inspect(self, path: Path, name: str) -> Medium:
         tracks = {stream.kind for stream in self.door.probe(path).streams}
-        kinds: tuple[Kind, ...] = ("video", "image", "audio")
-        kind = next((kind for kind in kinds if kind in tracks), None)
+        kinds: dict[str, Kind] = {"video": "video", "image": "image", "audio": "audio"}
+        kind = next((kinds[name] for name in kinds if name in tracks), None)
         if kind is None:
             raise MediaError("holds neither picture nor sound; expected a video, an image or a sound")
         if kind == "audio":

@@ -65,7 +65,7 @@ class FakeModel:
 
     def stream(self, session, question, settings, medium) -> Generator[str, None, None]:
         if medium is not None:
-            session.seen = [medium.name]
+            session.seen, session.num = [medium.name], 0
         session.num += 1
         session.settings = settings
         for word in f"{session.seen[0]}, question {session.num}: {question} <b>bold</b> **stars**".split(" "):

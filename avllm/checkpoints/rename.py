@@ -180,6 +180,11 @@ def published_names(ours: str, table: Table) -> tuple[str, ...]:
     return tuple(names)
 
 
+def matches(name: str, table: Table) -> bool:
+    """Whether a rule of the table holds for this published name."""
+    return _target(name, table) is not None
+
+
 def problems(expected: Mapping[str, torch.Size], renamed: Renamed) -> list[str]:
     """What keeps the weights from filling modules of the expected shapes; each line names the published key.
 

@@ -1,8 +1,8 @@
 """Chooses the adapter of a case by the name of its folder, runs it, and collects the rows.
 
 An adapter is a file in `forms/` named after the form of case; it has `run(path) -> list[Row]` or `run(path, check)`,
-and may have `recognises(path) -> bool`, which is asked when no name fits. `<system>_<form>.py` beats `<form>.py` for a case below a
-folder `<system>`.
+and may have `recognises(path) -> bool`, which is asked when no name fits. `<system>_<form>.py` beats `<form>.py` for a
+case below a folder `<system>`.
 """
 
 import importlib

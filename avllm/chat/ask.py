@@ -6,9 +6,8 @@ from typing import Any
 
 from avllm.chat.assistant import AudioMode, load
 from avllm.chat.reply import Reply
-from avllm.media import Limits, Sampling, open_video
-from avllm.media.container import is_cover, open_container
-from avllm.media.source import resolve
+from avllm.errors import MediaError
+from avllm.media import probe
 
 
 def ask(
@@ -50,9 +49,8 @@ def kind_of(source: Any) -> str:
     Raises:
         MediaError: it is no medium.
     """
-    what = resolve(source, Limits())
-    if what.kind == "container":
-        with open_container(what, Limits()) as container:
-            return "video" if any(not is_cover(stream) for stream in container.streams.video) else "audio"
-    is_still = what.kind == "picture" and len(open_video(source, Sampling(num_frames=2))) == 1
-    return "image" if is_still else "video"
+    info = probe(source)
+    kind = next((kind for kind in ("video", "image", "audio") if any(s.kind == kind for s in info.streams)), None)
+    if kind is None:
+        raise MediaError(f"{info.name}: holds neither pictures nor sound")
+    return kind

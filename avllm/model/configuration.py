@@ -13,6 +13,7 @@ from avllm.config import Choice
 from avllm.connectors import CONNECTORS
 from avllm.encoders import ENCODERS
 from avllm.errors import ConfigError
+from avllm.media import SegmentConfig
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,32 +44,9 @@ class Frames:
     std: tuple[float, float, float] = CLIP_STD
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segments:
-    """How sound is read for a branch: equal segments spread over the track, each as a log-mel picture.
-
-    Args:
-        num_segments: t, segments taken, whatever the length of the track.
-        segment_seconds: length of one segment; segments of a short track overlap.
-        sample_rate: Hz.
-        num_mel_bins: f.
-        num_frames: n, columns of 10 ms; padded at the end.
-        mean: subtracted from the log-mel values.
-        std: divides them.
-    """
-
-    num_segments: int = 8
-    segment_seconds: float = 2.0
-    sample_rate: int = 16000
-    num_mel_bins: int = 128
-    num_frames: int = 204
-    mean: float = -4.268
-    std: float = 9.138
-
-
 # Faults of published code that can be had back; `avllm.model.quirks` says what each does.
 Quirk = Literal["vicuna_label_drift", "cut_prompt_from_left"]
-MEDIA = {"frames": Frames, "segments": Segments}
+MEDIA = {"frames": Frames, "segments": SegmentConfig}
 
 
 @dataclass(frozen=True, kw_only=True)

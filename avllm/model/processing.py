@@ -13,8 +13,9 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from avllm import config as yaml_config
+from avllm import media
 from avllm.errors import ConfigError, DataError
-from avllm.model.configuration import AvllmConfig, BranchConfig, Frames, Segments, System, slot_ids
+from avllm.model.configuration import AvllmConfig, BranchConfig, Frames, System, slot_ids
 from avllm.model.prompts import PROMPTS, Kind, Medium, Prompt, Turn, conversation, drop_leading, show
 from avllm.model.quirks import vicuna_label_drift
 from avllm.model.tokens import IGNORED, Encoded, encode
@@ -126,7 +127,7 @@ class AvllmProcessor(ProcessorMixin):
         self._branch(branch)
         limits = {"limits": options.pop("limits")} if options.get("limits") is not None else {}
         if kind == "audio":
-            return self._read_audio(media, source, options, limits)
+            return self._read_audio(source, options, limits)
         settings = self._branch("video").media
         size = (settings.size, settings.size)
         if kind == "image":
@@ -143,14 +144,11 @@ class AvllmProcessor(ProcessorMixin):
         times = tuple(float(time) for time in frames.times_s)
         return Loaded(kind=kind, branch=branch, values=self.normalise(frames.frames), times_s=times)
 
-    def _read_audio(self, media: Any, source: Any, options: Mapping[str, Any], limits: Mapping[str, Any]) -> Loaded:
+    def _read_audio(self, source: Any, options: Mapping[str, Any], limits: Mapping[str, Any]) -> Loaded:
         settings = self._branch("audio").media
-        assert isinstance(settings, Segments)
         window = {key: options[key] for key in ("start_s", "end_s") if key in options}
         audio = media.open_audio(source, sample_rate=settings.sample_rate, **window, **limits)
-        names = ("num_segments", "segment_seconds", "num_mel_bins", "num_frames", "mean", "std")
-        segment_config = media.SegmentConfig(**{name: getattr(settings, name) for name in names})
-        values = torch.from_numpy(media.audio_segments(audio, segment_config))
+        values = torch.from_numpy(media.audio_segments(audio, settings))
         return Loaded(kind="audio", branch="audio", values=values, times_s=())
 
     def normalise(self, frames: Any) -> Float[Tensor, "t c h w"]:

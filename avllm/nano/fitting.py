@@ -148,7 +148,12 @@ def write_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
         for prefix, module in parts.items()
         for key, value in module.state_dict().items()
     }
-    write_atomic(path, partial(save_file, weights))
+
+    def write(unfinished: Path) -> None:
+        save_file(weights, unfinished)
+        unfinished.chmod(0o644)  # safetensors keeps files to their owner; these ship
+
+    write_atomic(path, write)
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ class FrameBatch:
         colour: index into COLOURS, `NO_NAME` where there is none.
         place: x, y in -1..1 and log size in -1..1.
         radius: half width and half height as fractions of the frame.
+        rgb: what colour a thing has, in 0..1.
         unseen: things that training never shows in this slot's colour. A loss that counts them as wrong answers
             teaches "blue, hence no drum" in place of shapes.
     """
@@ -40,6 +41,7 @@ class FrameBatch:
     colour: Int[Tensor, "n 2"]
     place: Float[Tensor, "n 2 3"]
     radius: Float[Tensor, "n 2 2"]
+    rgb: Float[Tensor, "n 2 3"]
     unseen: Bool[Tensor, "n 2 k"]
 
 
@@ -86,9 +88,10 @@ def draw_frames(
 
 
 def frame_truth(scene: Scene, moment: float) -> tuple[np.ndarray, ...]:
-    """thing [2], colour [2], place [2 3], radius [2 2], unseen [2 k] of one frame, from left to right."""
+    """thing [2], colour [2], place [2 3], radius [2 2], rgb [2 3], unseen [2 k] of one frame, from left to right."""
     thing, colour = np.full(NUM_SLOTS, NOTHING), np.full(NUM_SLOTS, NO_NAME)
     place, radius = np.zeros((NUM_SLOTS, 3), np.float32), np.zeros((NUM_SLOTS, 2), np.float32)
+    rgb = np.zeros((NUM_SLOTS, 3), np.float32)
     unseen = np.zeros((NUM_SLOTS, NOTHING + 1), bool)
     seen = []
     for item in scene.things:
@@ -102,14 +105,15 @@ def frame_truth(scene: Scene, moment: float) -> tuple[np.ndarray, ...]:
         colour[slot] = list(COLOURS).index(item.colour) if item.colour else NO_NAME
         place[slot] = (2 * x - 1, 2 * y - 1, 2 * (np.log(size) - low) / (high - low) - 1)
         radius[slot] = (size * scene.aspect**-0.5, size * scene.aspect**0.5)
+        rgb[slot] = np.array(item.rgb) / 255
         near = item.colour or nearest_colour(item.rgb)
         unseen[slot, [THINGS.index(t) for t, c in HELD_OUT if c == near and t != item.name]] = True
-    return thing, colour, place, radius, unseen
+    return thing, colour, place, radius, rgb, unseen
 
 
 def _damage(rng: np.random.Generator, batch: FrameBatch) -> FrameBatch:
     """Blurs a third (as compression and rescaling do), rescales a fifth, greys a quarter, varies exposure of all."""
-    frames, colour, unseen = batch.frames.clone(), batch.colour.clone(), batch.unseen.clone()
+    frames, colour, rgb, unseen = (x.clone() for x in (batch.frames, batch.colour, batch.rgb, batch.unseen))
     num, size = len(frames), frames.shape[-1]
     blurred = torch.from_numpy(rng.random(num) < 0.33)
     if blurred.any():
@@ -124,7 +128,8 @@ def _damage(rng: np.random.Generator, batch: FrameBatch) -> FrameBatch:
         frames[rescaled] = F.interpolate(small, size=size, mode="bilinear", antialias=True)
     grey = torch.from_numpy(rng.random(num) < 0.25)
     frames[grey] = frames[grey].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    rgb[grey] = rgb[grey].mean(dim=-1, keepdim=True).expand(-1, -1, 3)
     colour[grey], unseen[grey] = NO_NAME, False
     gain = torch.from_numpy(rng.uniform(0.9, 1.1, (num, 1, 1, 1)).astype(np.float32))
     shift = torch.from_numpy(rng.normal(0, 0.05, (num, 3, 1, 1)).astype(np.float32))
-    return replace(batch, frames=frames * gain + shift, colour=colour, unseen=unseen)
+    return replace(batch, frames=frames * gain + shift, colour=colour, rgb=rgb, unseen=unseen)

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from avllm.encoders.eva_clip import EvaClip
 from avllm.encoders.imagebind import AudioConfig, ImageBind, VisionConfig
 from avllm.media import log_mel
-from avllm.nano.audio_space import ENCODER, SharedSpace, train_audio_space
+from avllm.nano.audio_space import ENCODER, SharedSpace, named, train_audio_space
 from avllm.nano.audio_space_pool import (
     MEAN,
     NUM_FRAMES,
@@ -14,7 +14,7 @@ from avllm.nano.audio_space_pool import (
     STD,
     draw_segments,
     draw_tracks,
-    segment_class,
+    right_answers,
     track_mel,
 )
 from avllm.nano.vision_frames import NOTHING
@@ -32,19 +32,24 @@ CONFIG = ImageBind.Config(
 @pytest.mark.parametrize(
     ("start_s", "expected"),
     [
-        (0.0, NOTHING),
-        (0.54, NOTHING),
-        (0.65, None),
-        (0.69, "bell"),
-        (1.3, "bell"),
-        (1.8, "bell"),
-        (1.95, None),
-        (2.05, "drum"),
+        (0.0, {"nothing"}),
+        (0.51, {"nothing"}),
+        (0.6, {"nothing", "bell"}),
+        (0.69, {"bell"}),
+        (1.3, {"bell"}),
+        (1.85, {"nothing", "bell", "drum"}),
+        (2.0, {"drum"}),
     ],
 )
 def test_a_segment_is_of_the_sound_that_fills_a_third_of_it(start_s, expected):
     scene = Scene(sounds=(Sound(name="bell", start_s=1.0, seconds=1.0), Sound(name="drum", start_s=2.3, seconds=1.0)))
-    assert segment_class(scene, start_s) == (THINGS.index(expected) if isinstance(expected, str) else expected)
+    assert {(*THINGS, "nothing")[answer] for answer in right_answers(scene, start_s)} == expected
+
+
+def test_every_right_answer_of_an_edge_is_free():
+    right = torch.tensor([[True, False, True]])
+    assert named(torch.tensor([[1.0, -1.0, 1.0]]), right).item() == pytest.approx(0.0, abs=1e-4)
+    assert named(torch.tensor([[-1.0, 1.0, -1.0]]), right).item() > 1.0
 
 
 def test_frames_in_a_row_are_the_segment_cut_there():
@@ -59,10 +64,10 @@ def test_frames_in_a_row_are_the_segment_cut_there():
 
 def test_segments_are_as_the_encoder_takes_them():
     tracks = draw_tracks("test", 0, 3)
-    segments, classes = draw_segments(np.random.default_rng(0), tracks, 20)
+    segments, answers = draw_segments(np.random.default_rng(0), tracks, 20)
     assert segments.shape == (20, 1, 64, NUM_FRAMES)
-    assert classes.min() >= 0
-    assert classes.max() <= NOTHING
+    assert answers.shape == (20, NOTHING + 1)
+    assert answers.any(1).all()
 
 
 def test_vision_starts_as_the_encoder_it_was_given():

@@ -181,12 +181,16 @@ class _Decoder:
                 if failed is not None:
                     raise failed
                 yield from self.converter.resample(frame) if self.converter else [frame]
+        if self.converter is not None:
+            yield from self.converter.resample(None)
         if failed is not None:
             logger.warning("%s: the sound ends in something that is none", self.source.name)
 
     def _check_end(self, position_s: float | None) -> None:
+        if position_s is None and self.first_s > 0:
+            return  # Nothing was asked for that could be missing.
         entries = self.stream.index_entries
-        is_short = self.container.format.name in ("wav", "flac") and (position_s or 0) + 0.1 < (self.stated_s or 0)
+        is_short = self.container.format.name == "flac" and (position_s or 0) + 0.1 < (self.stated_s or 0)
         if self.stream.frames and len(entries) == self.stream.frames:
             is_short = self.last_dts is None or self.last_dts < entries[len(entries) - 1].timestamp
         if is_short:

@@ -95,7 +95,10 @@ def duration_seconds(container: InputContainer, stream: VideoStream | AudioStrea
     """Length of a track in seconds as the file states it: by the track, by its Matroska tag, or by the container."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    return tagged_seconds(stream) or (container.duration / av.time_base if container.duration else None)
+    seconds = tagged_seconds(stream) or (container.duration / av.time_base if container.duration else None)
+    if seconds and "matroska" in container.format.name and stream.start_time and stream.time_base:
+        seconds -= float(stream.start_time * stream.time_base)  # Matroska states where a track ends.
+    return seconds
 
 
 def tagged_seconds(stream: VideoStream | AudioStream) -> float | None:

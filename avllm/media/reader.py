@@ -76,7 +76,8 @@ def _sample(
     shaper = Shaper(size, resize)
     frames, times = None, np.zeros(len(indices))
     origin_s, num_corrupt = origin_seconds(container), 0
-    for place, frame in enumerate(reader.frames(timeline.timestamps(indices))):
+    wanted = timeline.timestamps(indices, sampling.start_s or 0.0)
+    for place, frame in enumerate(reader.frames(wanted)):
         if frame.width * frame.height != width * height:
             limits.check_pixels(frame.width, frame.height)
         pixels = shaper(frame)
@@ -114,7 +115,9 @@ class _Reader:
         self.wanted: Sequence[int] = ()
         self.timestamp = timeline.start
         self.longest_gop = self.num_counted = 0
-        self.can_seek = True
+        # AVI has no times of showing, and what FFmpeg makes up for reordered frames is wrong: count from the start.
+        self.is_counted = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+        self.can_seek = not self.is_counted
         self._restart(has_sought=False)
 
     def frames(self, timestamps: Sequence[int]) -> Iterator[VideoFrame]:
@@ -210,7 +213,7 @@ class _Reader:
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Frames in the order of showing. Frames that no other needs and nobody wants are not decoded at all."""
-        may_skip, skipping = self.timeline.is_exact, False
+        may_skip, skipping = self.timeline.is_exact and self.can_seek, False
         self.context.skip_frame = "DEFAULT"
         for packet in self.container.demux(self.stream):
             if packet.size:
@@ -229,10 +232,9 @@ class _Reader:
         return place < len(self.wanted) and self.wanted[place] <= timestamp + self.timeline.tolerance
 
     def _timestamp(self, frame: VideoFrame) -> int:
-        if frame.pts is not None:
-            return frame.pts
-        if frame.dts is not None:
-            return frame.dts
+        time = frame.pts if frame.pts is not None else frame.dts
+        if time is not None and not self.is_counted:
+            return time
         self.can_seek = False  # Without times only counting from the start is left.
         self.num_counted += 1
         return self.timeline.start + round((self.num_counted - 1) * self.timeline.step)

@@ -60,7 +60,7 @@ class Sampling:
         elif self.kind == "fps":
             count = math.ceil(total / min(max(1.0, fps // (self.fps or 1.0)), total))
         else:
-            count = self.num_frames
+            count = self.num_frames if self.kind in ("middle", "linspace") else min(self.num_frames, total)
         return count if self.max_frames is None else min(count, self.max_frames)
 
     def indices(self, num_frames: int, fps: float) -> tuple[int, ...]:

@@ -42,9 +42,10 @@ class Timeline:
     def duration_s(self) -> float:
         return float(self.num_frames * self.step * self.time_base)
 
-    def timestamps(self, indices: Sequence[int]) -> list[int]:
-        """When the frames of these numbers begin."""
-        return [self.start + round(index * self.step) for index in indices]
+    def timestamps(self, indices: Sequence[int], start_s: float = 0.0) -> list[int]:
+        """When the frames of these numbers begin; where numbers are estimates, not before `start_s`."""
+        earliest = 0 if self.is_exact else round(start_s / self.time_base)
+        return [self.start + max(earliest, round(index * self.step)) for index in indices]
 
 
 def read_timeline(
@@ -109,7 +110,10 @@ def _constant_step(stream: VideoStream) -> int | None:
     first, step = entries[0].timestamp, entries[1].timestamp - entries[0].timestamp
     stride = max(1, count // _CHECKED_ENTRIES)
     numbers = [*range(0, count, stride), count - 1]
-    if step < 1 or any(entries[number].timestamp != first + number * step for number in numbers):
+    # The last steps of the index are guesses of the encoder where frames are reordered; the length is none.
+    if step < 1 or abs((stream.duration or 0) - count * step) > step:
+        return None
+    if any(entries[number].timestamp != first + number * step for number in numbers):
         return None
     return step
 

@@ -6,9 +6,21 @@ from safetensors.torch import load_file
 from avllm.connectors.qformer import FrameQFormer
 from avllm.encoders.eva_clip import EvaClip
 from avllm.errors import NumericError
+from avllm.model.configuration import System
+from avllm.nano.audio_space import imagebind_config
+from avllm.nano.audio_space_pool import MEAN as AUDIO_MEAN
+from avllm.nano.audio_space_pool import NUM_FRAMES, NUM_MEL_BINS, SEGMENT_S
+from avllm.nano.audio_space_pool import STD as AUDIO_STD
 from avllm.nano.fitting import fit
-from avllm.nano.vision import ENCODER, FRAME_QFORMER, FrameWriter, train_vision
-from avllm.nano.vision_frames import NO_NAME, NOTHING, draw_frames, frame_truth
+from avllm.nano.vision import (
+    ENCODER,
+    FRAME_QFORMER,
+    FrameWriter,
+    encoder_config,
+    frame_qformer_config,
+    train_vision,
+)
+from avllm.nano.vision_frames import MEAN, NO_NAME, NOTHING, STD, draw_frames, frame_truth
 from avllm.nano.world import COLOURS, HELD_OUT, THINGS, Scene, Thing
 
 ENCODER_CONFIG = EvaClip.Config(image_size=24, patch_size=8, width=16, depth=1, num_heads=2, mlp_ratio=2.0)
@@ -113,3 +125,13 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     module = torch.nn.Linear(1, 1)
     with pytest.raises(NumericError, match="loss is nan at step 0"):
         fit("x", module, lambda step: {"loss": module.weight.sum() * torch.nan}, out_dir=tmp_path, steps=1, lr=0.1)
+
+
+def test_sizes_are_those_of_the_system():
+    branches = System.from_yaml("nano").branches
+    assert branches["video"].encoder == encoder_config()
+    assert branches["video"].connector.frame_qformer == frame_qformer_config()
+    assert branches["audio"].encoder == imagebind_config()
+    audio, video = branches["audio"].media, branches["video"].media
+    assert (audio.num_mel_bins, audio.num_frames, audio.segment_seconds) == (NUM_MEL_BINS, NUM_FRAMES, SEGMENT_S)
+    assert (audio.mean, audio.std, video.mean, video.std) == (AUDIO_MEAN, AUDIO_STD, MEAN, STD)

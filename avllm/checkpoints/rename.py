@@ -3,14 +3,15 @@
 A table maps published names to ours, first match wins:
 
     {
-        "blocks.{i}.{rest}": Drop("not run", when=lambda match: int(match["i"]) >= 39),
+        "blocks.{n}.{rest}": Drop("not run", when=lambda match: int(match["n"]) >= 39),
         "blocks.{i}.attn.qkv.weight": "blocks.{i}.attention.qkv.weight",
         "layers.{i}.q_proj.{w}": Part("layers.{i}.qkv.{w}", 0, of=3),      # joined along axis 0 with parts 1 and 2
         "patch_embed.weight": Convert("patches.weight", add_time_axis),     # a pure function of the tensor
     }
 
-`{i}` and `{j}` stand for a number, `{w}` for `weight` or `bias`, `{rest}` for anything, any other name for what is
-between two dots. The same table read backwards names the published key of a weight of ours that is missing.
+`{i}`, `{j}` and `{n}` stand for a number, `{w}` for `weight` or `bias`, `{rest}` for anything, `{x:a|b}` for `a` or
+`b`, any other name for what is between two dots. The same table read backwards names the published key of a weight of
+ours that is missing.
 """
 
 import re
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from avllm.errors import CheckpointError
 
 MAX_NAMED = 12
+PLACEHOLDER = re.compile(r"\{(\w+)(?::([^}]*))?\}")
+KNOWN = {"i": r"\d+", "j": r"\d+", "n": r"\d+", "w": "weight|bias", "rest": ".+"}
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,9 @@ def published_names(ours: str, table: Table) -> tuple[str, ...]:
             continue
         template = target if isinstance(target, str) else target.target
         match = _compiled(template).fullmatch(ours)
-        if match is None:
+        if match is None or not _compiled(pattern).groupindex.keys() <= match.groupdict().keys():
             continue
-        name = pattern.format_map(match.groupdict())
+        name = _filled(pattern, match.groupdict())
         found = _target(name, table)  # an earlier rule may take that name away
         if isinstance(found, str | Part | Convert) and (found if isinstance(found, str) else found.target) == ours:
             names.append(name)
@@ -236,11 +239,11 @@ def _target(name: str, table: Table) -> Target | None:
             if target.when(groups):
                 return target
         elif isinstance(target, Part):
-            return Part(target.target.format_map(groups), target.index, target.of)
+            return Part(_filled(target.target, groups), target.index, target.of)
         elif isinstance(target, Convert):
-            return Convert(target.target.format_map(groups), target.function)
+            return Convert(_filled(target.target, groups), target.function)
         else:
-            return target.format_map(groups)
+            return _filled(target, groups)
     return None
 
 
@@ -269,17 +272,18 @@ def _join(ours: str, found: Mapping[int, tuple[str, Tensor]], of: int, result: R
 
 @lru_cache(maxsize=4096)
 def _compiled(template: str) -> re.Pattern[str]:
-    seen: set[str] = set()
-
-    def group(match: re.Match[str]) -> str:
-        name = match[1]
-        if name in seen:
-            return f"(?P={name})"
+    pieces, seen, end = [], set(), 0
+    for match in PLACEHOLDER.finditer(template):
+        name, choices = match.groups()
+        inner = choices or KNOWN.get(name, r"[^.]+")
+        pieces += [re.escape(template[end : match.start()]), f"(?P={name})" if name in seen else f"(?P<{name}>{inner})"]
         seen.add(name)
-        inner = {"i": r"\d+", "j": r"\d+", "w": "weight|bias", "rest": ".+"}.get(name, r"[^.]+")
-        return f"(?P<{name}>{inner})"
+        end = match.end()
+    return re.compile("".join([*pieces, re.escape(template[end:])]))
 
-    return re.compile(re.sub(r"\\\{(\w+)\\\}", group, re.escape(template)))
+
+def _filled(template: str, groups: Mapping[str, str]) -> str:
+    return PLACEHOLDER.sub(lambda match: groups[match[1]], template)
 
 
 def _named(names: Iterable[str], between: str = ", ") -> str:

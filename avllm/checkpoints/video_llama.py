@@ -16,10 +16,10 @@ COPY = Drop("a copy of what imagebind_huge.pth holds")
 Q_FORMER: Table = {
     "embeddings.position_ids": UNUSED_BUFFER,
     "embeddings.LayerNorm.{w}": "norm.{w}",
-    "encoder.layer.{i}.attention.self.{projection}.{w}": "layers.{i}.self_attention.{projection}.{w}",
+    "encoder.layer.{i}.attention.self.{p:query|key|value}.{w}": "layers.{i}.self_attention.{p}.{w}",
     "encoder.layer.{i}.attention.output.dense.{w}": "layers.{i}.self_attention.out.{w}",
     "encoder.layer.{i}.attention.output.LayerNorm.{w}": "layers.{i}.self_attention.norm.{w}",
-    "encoder.layer.{i}.crossattention.self.{projection}.{w}": "layers.{i}.cross_attention.{projection}.{w}",
+    "encoder.layer.{i}.crossattention.self.{p:query|key|value}.{w}": "layers.{i}.cross_attention.{p}.{w}",
     "encoder.layer.{i}.crossattention.output.dense.{w}": "layers.{i}.cross_attention.out.{w}",
     "encoder.layer.{i}.crossattention.output.LayerNorm.{w}": "layers.{i}.cross_attention.norm.{w}",
     "encoder.layer.{i}.intermediate_query.dense.{w}": "layers.{i}.mlp.up.{w}",
@@ -27,10 +27,18 @@ Q_FORMER: Table = {
     "encoder.layer.{i}.output_query.LayerNorm.{w}": "layers.{i}.mlp.norm.{w}",
 }
 
+EVA_BLOCK = {
+    "attn.qkv.weight": "attention.qkv.weight",
+    "attn.q_bias": "attention.q_bias",
+    "attn.v_bias": "attention.v_bias",
+    "attn.proj.{w}": "attention.out.{w}",
+    "norm{j}.{w}": "norm{j}.{w}",
+    "mlp.fc1.{w}": "mlp.up.{w}",
+    "mlp.fc2.{w}": "mlp.down.{w}",
+}
+
 IMAGEBIND: Table = {
-    "{part}.depth.{rest}": OUTSIDE,
-    "{part}.thermal.{rest}": OUTSIDE,
-    "{part}.imu.{rest}": OUTSIDE,
+    "modality_{part}.{trunk:depth|thermal|imu}.{rest}": OUTSIDE,
     "modality_preprocessors.text.mask": Drop("the causal mask is computed"),
     "modality_preprocessors.text.pos_embed": "text.positions",
     "modality_preprocessors.text.token_embedding.weight": "text.token_embedding.weight",
@@ -67,19 +75,13 @@ def eva_clip(depth: int) -> dict[str, Target]:
     Args:
         depth: blocks run; the published file holds 40 and Video-LLaMA runs 39.
     """
-    surplus = Drop(f"{depth} blocks are run, this one is not", when=lambda match: int(match["i"]) >= depth)
+    surplus = Drop(f"{depth} blocks are run, this one is not", when=lambda match: int(match["n"]) >= depth)
     return {
-        "blocks.{i}.{rest}": surplus,
+        **{f"blocks.{{n}}.{pattern}": surplus for pattern in EVA_BLOCK},
+        **{f"blocks.{{i}}.{pattern}": f"blocks.{{i}}.{target}" for pattern, target in EVA_BLOCK.items()},
         "cls_token": "class_token",
         "pos_embed": "positions",
         "patch_embed.proj.{w}": "patches.{w}",
-        "blocks.{i}.attn.qkv.weight": "blocks.{i}.attention.qkv.weight",
-        "blocks.{i}.attn.q_bias": "blocks.{i}.attention.q_bias",
-        "blocks.{i}.attn.v_bias": "blocks.{i}.attention.v_bias",
-        "blocks.{i}.attn.proj.{w}": "blocks.{i}.attention.out.{w}",
-        "blocks.{i}.norm{j}.{w}": "blocks.{i}.norm{j}.{w}",
-        "blocks.{i}.mlp.fc1.{w}": "blocks.{i}.mlp.up.{w}",
-        "blocks.{i}.mlp.fc2.{w}": "blocks.{i}.mlp.down.{w}",
     }
 
 
@@ -100,9 +102,7 @@ def imagebind(trunks: Collection[str]) -> dict[str, Target]:
         trunks: those the configuration has, of `vision`, `audio`, `text`; the others are dropped.
     """
     absent = Drop("the configuration has no such trunk", when=lambda match: match["trunk"] not in trunks)
-    known = ("depth", "thermal", "imu")
-    outside = {pattern: target for pattern, target in IMAGEBIND.items() if pattern.split(".")[1] in known}
-    return {**outside, "{part}.{trunk}.{rest}": absent, **IMAGEBIND}
+    return {"modality_{part}.{trunk:vision|audio|text}.{rest}": absent, **IMAGEBIND}
 
 
 def video_checkpoint() -> dict[str, Target]:

@@ -17,10 +17,7 @@ from tests.parity.check import Check
 from tests.parity.common import Row
 
 FORMS = Path(__file__).parent / "forms"
-NOT_CASES = {
-    "model_weights": "holds the weights of the sibling case model",
-    "baseline": "timings of the original, no tensors",
-}
+NOT_CASES = {"baseline": "timings of the original, no tensors"}
 
 
 @dataclass(frozen=True)

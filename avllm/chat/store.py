@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Perceived:
 
 
 class MediaStore:
-    """The media used last, by key.
+    """The media used last, by key. Several threads may use it.
 
     Args:
         max_bytes: of tokens that are kept.
@@ -43,18 +44,21 @@ class MediaStore:
     def __init__(self, max_bytes: int = 256 * 2**20) -> None:
         self.max_bytes = max_bytes
         self._kept: OrderedDict[str, Perceived] = OrderedDict()
+        self._lock = RLock()
 
     def get(self, key: str) -> Perceived | None:
         """The medium of this key, if it is still there."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
 
     def put(self, perceived: Perceived) -> None:
         """Keeps a medium and forgets those unused for longest."""
-        self._kept[perceived.key] = perceived
-        while self.num_bytes() > self.max_bytes and len(self._kept) > 1:
-            self._kept.popitem(last=False)
+        with self._lock:
+            self._kept[perceived.key] = perceived
+            while self.num_bytes() > self.max_bytes and len(self._kept) > 1:
+                self._kept.popitem(last=False)
 
     def num_bytes(self) -> int:
         """Bytes of all tokens kept."""

@@ -30,5 +30,5 @@ class Evidence:
 
 
 def readable_timings(timings_s: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Names of the steps as a person reads them, in their order."""
-    return [(name.removesuffix("_s").replace("_", " "), float(seconds)) for name, seconds in timings_s.items()]
+    """Names of the steps as a person reads them, in their order, without those that this answer did not need."""
+    return [(name.replace("_", " "), float(seconds)) for name, seconds in timings_s.items() if seconds > 0]

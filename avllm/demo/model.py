@@ -86,7 +86,7 @@ class DemoModel:
     def _inspect(self, path: Path, name: str) -> Medium:
         tracks = {stream.kind for stream in self.door.probe(path).streams}
         kinds: dict[str, Kind] = {"video": "video", "image": "image", "audio": "audio"}
-        kind = next((kinds[name] for name in kinds if name in tracks), None)
+        kind: Kind | None = next((kinds[name] for name in kinds if name in tracks), None)
         if kind is None:
             raise MediaError("holds neither picture nor sound; expected a video, an image or a sound")
         if kind == "audio":

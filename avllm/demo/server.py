@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,7 @@ def serve_page(
 
     conversations = Conversations(demo_model, config, uploads)
     signal.signal(signal.SIGTERM, _stop)
+    blocks = None
     try:
         posters = tuple(replace(example, poster=demo_model.inspect(example.path, "").poster) for example in examples)
         blocks = Page(conversations, posters).build()
@@ -91,9 +93,13 @@ def serve_page(
         )
         conversations.visitors.start_sweeping()
         console.print(f"avllm demo: http://{_shown_host(config.host)}:{port}  (Ctrl-C ends it)")
-        blocks.block_thread()
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        console.print("avllm demo: ended")
     finally:
         conversations.visitors.close()
+        if blocks is not None:
+            blocks.close(verbose=False)
         uploads.remove()
 
 

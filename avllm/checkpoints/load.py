@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from avllm.config import PACKAGE
 from avllm.errors import CheckpointError
@@ -69,7 +70,7 @@ def load_model(
             processor = AvllmProcessor.from_pretrained(folder)
     except CheckpointError:
         raise
-    except (OSError, RuntimeError, ValueError, KeyError) as error:  # damaged files, other shapes
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:  # damaged files
         raise CheckpointError(f"model folder {folder}: {error}") from error
     assert isinstance(model, AvllmForConditionalGeneration)
     if device is not None:

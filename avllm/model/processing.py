@@ -156,7 +156,8 @@ class AvllmProcessor(ProcessorMixin):
         settings = self._branch("video").media
         assert isinstance(settings, Frames)
         mean, std = (rearrange(torch.tensor(v), "c -> c 1 1") for v in (settings.mean, settings.std))
-        return (rearrange(torch.as_tensor(frames), "t h w c -> t c h w").float() / 255 - mean) / std
+        pixels = frames if isinstance(frames, Tensor) else torch.tensor(frames)
+        return (rearrange(pixels, "t h w c -> t c h w").float() / 255 - mean) / std
 
     def medium(self, loaded: Loaded) -> Medium:
         """What the prompt needs to know of an opened medium."""

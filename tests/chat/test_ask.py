@@ -1,0 +1,89 @@
+"""`avllm ask` on files: what kind they are, which streams are used, the same answer every time."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avllm import cli
+from avllm.chat.ask import ask, kind_of
+from avllm.checkpoints.save import save_model
+from avllm.errors import MediaError, NoAudioStream
+from avllm.media import write_audio, write_video
+from tests.model.tiny import tiny_model, tiny_processor
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    model = tiny_model()
+    return save_model(model, tiny_processor(model), tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (10, 48, 64, 3), dtype=np.uint8)
+    sound = 0.1 * rng.standard_normal((1, 16000)).astype(np.float32)
+    write_video(folder / "clip.mp4", frames, 10, waveform=sound)
+    write_video(folder / "mute.mp4", frames, 10)
+    write_audio(folder / "sound.wav", sound, 16000)
+    Image.fromarray(frames[0]).save(folder / "picture.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "streams"),
+    [
+        ("clip.mp4", ["video", "audio"]),
+        ("mute.mp4", ["video"]),
+        ("sound.wav", ["audio"]),
+        ("picture.png", ["image"]),
+    ],
+)
+def test_uses_the_streams_of_the_file(files, model, name, streams):
+    (reply,) = ask(files / name, ["what?"], model=model, max_new_tokens=4)
+    plain = reply.to_dict()
+    assert plain["streams_used"] == streams
+    assert set(plain) == {"question", "answer", "streams_used", "frames", "model", "timings_s"}
+    assert plain["frames"] == ([0.0, 0.2, 0.5, 0.7] if "video" in streams else [])
+    assert json.dumps(plain)
+
+
+def test_later_questions_know_the_earlier_ones(files, model):
+    replies = list(ask(files / "clip.mp4", ["what?", "and?"], model=model, max_new_tokens=4))
+    again = list(ask(files / "clip.mp4", ["what?", "and?"], model=model, max_new_tokens=4))
+    assert [reply.answer for reply in replies] == [reply.answer for reply in again]
+    assert replies[1].streams_used == ("video", "audio")
+    assert replies[1].timings_s["decode"] == 0
+
+
+def test_sound_is_required_or_left_out_as_asked(files, model):
+    (reply,) = ask(files / "clip.mp4", ["what?"], model=model, audio="off", max_new_tokens=2)
+    assert reply.streams_used == ("video",)
+    with pytest.raises(NoAudioStream):
+        list(ask(files / "mute.mp4", ["what?"], model=model, audio="require"))
+
+
+def test_frames_are_as_many_as_asked(files, model):
+    (reply,) = ask(files / "mute.mp4", ["what?"], model=model, num_frames=2, max_new_tokens=2)
+    assert len(reply.frames) == 2
+
+
+def test_what_is_no_medium_is_refused_before_a_model_is_loaded(tmp_path):
+    (tmp_path / "clip.mp4").write_text("not a video")
+    with pytest.raises(MediaError, match=r"clip\.mp4"):
+        list(ask(tmp_path / "clip.mp4", ["what?"], model="there is no such model"))
+
+
+def test_a_folder_of_frames_is_a_video(files, tmp_path):
+    for index in range(3):
+        Image.new("RGB", (16, 16), (index * 50, 0, 0)).save(tmp_path / f"{index}.png")
+    assert kind_of(tmp_path) == "video"
+
+
+def test_the_command_prints_json(files, model, capsys):
+    code = cli.main(["ask", str(files / "mute.mp4"), "what?", "--json", "--model", str(model), "--max-new-tokens", "2"])
+    assert code == 0
+    assert json.loads(capsys.readouterr().out)["streams_used"] == ["video"]

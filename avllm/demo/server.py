@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FIRST_PORT = 7860
 _NUM_PORTS = 100
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(
@@ -52,6 +53,8 @@ def serve(
     given = {"model": model, "host": host, "port": port}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
     port = free_port(config.host, config.port)
+    if config.host not in _LOOPBACK:
+        log.warning("listening on %s: everyone who reaches this machine can use the demo", config.host)
     console = Console(highlight=False, markup=False)
 
     from avllm.demo.model import DemoModel

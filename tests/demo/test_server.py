@@ -1,0 +1,69 @@
+import io
+import socket
+
+import pytest
+from rich.console import Console
+
+from avllm.demo import serve
+from avllm.demo.look import _is_refused
+from avllm.demo.server import FIRST_PORT, free_port
+from avllm.errors import CheckpointError, ConfigError
+
+
+@pytest.fixture
+def taken():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_a_port_that_was_asked_for_must_be_free(taken):
+    with pytest.raises(ConfigError, match=f"port {taken} is taken"):
+        free_port("127.0.0.1", taken)
+
+
+def test_without_a_port_the_first_free_one_is_taken():
+    first = free_port("127.0.0.1", None)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", first))
+        server.listen()
+        second = free_port("127.0.0.1", None)
+
+    assert FIRST_PORT <= first < second
+
+
+def test_a_host_that_is_none_is_named():
+    with pytest.raises(ConfigError, match="host: 'no such host' is not an address"):
+        free_port("no such host", None)
+
+
+def test_an_unknown_yaml_or_model_is_an_error_before_anything_starts():
+    with pytest.raises(ConfigError, match="eval_configs/ holds: nano_only_vl, nano_withaudio"):
+        serve("nowhere")
+    with pytest.raises(CheckpointError, match="model /no/such/folder"):
+        serve("nano_withaudio", model="/no/such/folder")
+
+
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        ("/gradio_api/file=/tmp/avllm-demo-x/visitors/y/1.mp4", False),
+        ("/gradio_api/file=C:/temp/1.mp4", False),
+        ("/gradio_api/file=http://10.0.0.1/x", True),
+        ("/gradio_api/file=HTTPS:/10.0.0.1/x", True),
+        ("/gradio_api/file=/file:/etc/passwd", True),
+        ("/gradio_api/proxy=http://10.0.0.1/x", True),
+        ("/gradio_api/component_server", True),
+        ("/gradio_api/upload", False),
+        ("/", False),
+    ],
+)
+def test_addresses_of_elsewhere_are_refused(path, refused):
+    assert _is_refused(path) is refused
+
+
+def test_the_console_takes_model_text_literally():
+    out = io.StringIO()
+    Console(file=out, highlight=False, markup=False).print("[red]x[/red]")
+    assert out.getvalue() == "[red]x[/red]\n"

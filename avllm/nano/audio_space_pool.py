@@ -19,9 +19,10 @@ SAMPLE_RATE = 16_000
 HOP_S = 0.01  # one mel frame
 SEGMENT_S, NUM_FRAMES, NUM_MEL_BINS = 0.5, 48, 64
 MEAN, STD = -4.268, 9.138
-# A segment is of a sound that fills this share of it, and silent below the other. Between them it may be read as
-# either, but never as a third thing: left out of training, 5 % of such edges were.
-HEARD_FROM, SILENT_BELOW = 0.35, 0.04
+# A segment is of a sound that fills this share of it. With less it may be read as that sound or as silence, but never
+# as a third thing: left out of training, 5 % of such edges were. AAC smears a sound by some hundredths of a second.
+HEARD_FROM, SMEAR_S = 0.35, 0.03
+EDGE_SHARE = 0.35  # of the segments are cut near the start or the end of a sound
 BIT_RATES = (24_000, 32_000, 48_000, 64_000, 96_000)
 RAW_SHARE = 0.15
 
@@ -43,10 +44,11 @@ def fills(scene: Scene, start_s: float) -> Float[np.ndarray, " k"]:
 def right_answers(scene: Scene, start_s: float) -> list[int]:
     """The classes that the segment at `start_s` may be read as: one thing, or `NOTHING`, or at an edge both."""
     shares = fills(scene, start_s)
-    things = [THINGS.index(sound.name) for sound in scene.sounds]
     if len(shares) and shares.max() >= HEARD_FROM:
-        return [things[int(shares.argmax())]]
-    return [NOTHING, *(thing for thing, share in zip(things, shares, strict=True) if share >= SILENT_BELOW)]
+        return [THINGS.index(scene.sounds[int(shares.argmax())].name)]
+    ends_s = start_s + SEGMENT_S
+    touched = (s for s in scene.sounds if s.start_s - SMEAR_S < ends_s and s.start_s + s.seconds + SMEAR_S > start_s)
+    return [NOTHING, *(THINGS.index(sound.name) for sound in touched)]
 
 
 def draw_tracks(purpose: str, seed: int, num: int) -> list[Track]:
@@ -84,10 +86,20 @@ def draw_segments(
     segments, answers = [], torch.zeros(num, NOTHING + 1, dtype=torch.bool)
     while len(segments) < num:
         track = tracks[rng.integers(len(tracks))]
-        first = int(rng.integers(len(track.mel) - NUM_FRAMES + 1))
+        first = _first_frame(rng, track)
         right = right_answers(track.scene, first * HOP_S)
         if right == [NOTHING] and rng.random() < 0.5:  # silence is the commonest
             continue
         answers[len(segments), right] = True
         segments.append(track.mel[first : first + NUM_FRAMES].T + float(rng.uniform(-0.15, 0.15)))
     return torch.stack(segments)[:, None], answers
+
+
+def _first_frame(rng: np.random.Generator, track: Track) -> int:
+    last = len(track.mel) - NUM_FRAMES
+    if not track.scene.sounds or rng.random() > EDGE_SHARE:
+        return int(rng.integers(last + 1))
+    sound = track.scene.sounds[rng.integers(len(track.scene.sounds))]
+    filled_s = HEARD_FROM * SEGMENT_S * rng.uniform(-0.2, 1.0)
+    starts_s = (sound.start_s - SEGMENT_S + filled_s, sound.start_s + sound.seconds - filled_s)
+    return int(np.clip(starts_s[rng.integers(2)] / HOP_S, 0, last))

@@ -33,7 +33,8 @@ CONFIG = ImageBind.Config(
     ("start_s", "expected"),
     [
         (0.0, {"nothing"}),
-        (0.51, {"nothing"}),
+        (0.46, {"nothing"}),
+        (0.48, {"nothing", "bell"}),
         (0.6, {"nothing", "bell"}),
         (0.69, {"bell"}),
         (1.3, {"bell"}),

@@ -162,7 +162,7 @@ def train_vision(
     out_dir: Path,
     *,
     seed: int = 0,
-    steps: int = 2400,
+    steps: int = 2000,
     batch: int = 96,
     lr: float = 1.2e-3,
     quick: bool = False,

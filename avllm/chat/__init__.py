@@ -3,5 +3,6 @@
 from avllm.chat.assistant import Assistant, Request, load
 from avllm.chat.reply import Reply
 from avllm.chat.session import Session
+from avllm.chat.threads import choose_threads
 
-__all__ = ["Assistant", "Reply", "Request", "Session", "load"]
+__all__ = ["Assistant", "Reply", "Request", "Session", "choose_threads", "load"]

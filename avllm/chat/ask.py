@@ -6,6 +6,7 @@ from typing import Any
 
 from avllm.chat.assistant import AudioMode, load
 from avllm.chat.reply import Reply
+from avllm.chat.threads import choose_threads
 from avllm.errors import MediaError
 from avllm.media import probe
 
@@ -34,7 +35,9 @@ def ask(
         CheckpointError: the model cannot be loaded.
     """
     kind = kind_of(media)  # first, as it is cheap and the model is not
-    session = load(model).chat()
+    assistant = load(model)
+    choose_threads(assistant.model)
+    session = assistant.chat()
     given: dict[str, Any] = {kind: media, "audio_mode": audio}
     for question in questions:
         session.ask(question, num_frames=num_frames, max_new_tokens=max_new_tokens, **given)

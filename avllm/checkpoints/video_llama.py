@@ -10,7 +10,7 @@ from avllm.checkpoints.rename import Drop, Table, Target, under
 
 UNUSED_BUFFER = Drop("an unused buffer: query tokens have no position")
 ROTARY = Drop("recomputed from the config")
-OUTSIDE = Drop("outside the systems here")
+UNUSED_TRUNK = Drop("outside the systems here")
 COPY = Drop("a copy of what imagebind_huge.pth holds")
 
 Q_FORMER: Table = {
@@ -37,17 +37,10 @@ EVA_BLOCK = {
     "mlp.fc2.{w}": "mlp.down.{w}",
 }
 
-IMAGEBIND: Table = {
-    "modality_{part}.{trunk:depth|thermal|imu}.{rest}": OUTSIDE,
-    "modality_preprocessors.text.mask": Drop("the causal mask is computed"),
-    "modality_preprocessors.text.pos_embed": "text.positions",
-    "modality_preprocessors.text.token_embedding.weight": "text.token_embedding.weight",
+# Patterns that every trunk of ImageBind has, then those of one trunk alone.
+TRUNK: Table = {
     "modality_preprocessors.{trunk}.cls_token": "{trunk}.class_token",
     "modality_preprocessors.{trunk}.pos_embedding_helper.pos_embed": "{trunk}.positions",
-    "modality_preprocessors.vision.rgbt_stem.proj.1.weight": "vision.patches.weight",
-    "modality_preprocessors.audio.rgbt_stem.proj.weight": "audio.patches.weight",
-    "modality_preprocessors.audio.rgbt_stem.norm_layer.{w}": "audio.stem_norm.{w}",
-    "modality_trunks.vision.pre_transformer_layer.0.{w}": "vision.pre_norm.{w}",
     "modality_trunks.{trunk}.blocks.{i}.attn.in_proj_{w}": "{trunk}.blocks.{i}.attention.qkv.{w}",
     "modality_trunks.{trunk}.blocks.{i}.attn.out_proj.{w}": "{trunk}.blocks.{i}.attention.out.{w}",
     "modality_trunks.{trunk}.blocks.{i}.attn.bias_k": "{trunk}.blocks.{i}.attention.extra_key",
@@ -55,15 +48,36 @@ IMAGEBIND: Table = {
     "modality_trunks.{trunk}.blocks.{i}.norm_{j}.{w}": "{trunk}.blocks.{i}.norm{j}.{w}",
     "modality_trunks.{trunk}.blocks.{i}.mlp.fc1.{w}": "{trunk}.blocks.{i}.mlp.up.{w}",
     "modality_trunks.{trunk}.blocks.{i}.mlp.fc2.{w}": "{trunk}.blocks.{i}.mlp.down.{w}",
-    "modality_heads.text.proj.0.{w}": "text.norm.{w}",
-    "modality_heads.text.proj.1.weight": "text.projection.weight",
     "modality_heads.{trunk}.0.{w}": "{trunk}.norm.{w}",
     "modality_heads.{trunk}.2.weight": "{trunk}.projection.weight",
     "modality_postprocessors.{trunk}.1.log_logit_scale": "{trunk}.log_logit_scale",
 }
+OWN: dict[str, Table] = {
+    "vision": {
+        "modality_preprocessors.vision.rgbt_stem.proj.1.weight": "vision.patches.weight",
+        "modality_trunks.vision.pre_transformer_layer.0.{w}": "vision.pre_norm.{w}",
+    },
+    "audio": {
+        "modality_preprocessors.audio.rgbt_stem.proj.weight": "audio.patches.weight",
+        "modality_preprocessors.audio.rgbt_stem.norm_layer.{w}": "audio.stem_norm.{w}",
+    },
+    "text": {
+        "modality_preprocessors.text.mask": Drop("the causal mask is computed"),
+        "modality_preprocessors.text.pos_embed": "text.positions",
+        "modality_preprocessors.text.token_embedding.weight": "text.token_embedding.weight",
+        "modality_heads.text.proj.0.{w}": "text.norm.{w}",
+        "modality_heads.text.proj.1.weight": "text.projection.weight",
+    },
+}
+OUTSIDE: Table = {
+    r"modality_preprocessors.{trunk:depth|thermal|imu}.{stem:\w+_stem}.proj.weight": UNUSED_TRUNK,
+    r"modality_preprocessors.{trunk:depth|thermal|imu}.{stem:\w+_stem}.norm_layer.{w}": UNUSED_TRUNK,
+    "modality_preprocessors.imu.pos_embed": UNUSED_TRUNK,
+    "modality_heads.imu.3.weight": UNUSED_TRUNK,
+}
 
 LLAMA: Table = {
-    "{rest}.rotary_emb.inv_freq": ROTARY,
+    "model.layers.{i}.self_attn.rotary_emb.inv_freq": ROTARY,
     "model.{rest}": "model.{rest}",
     "lm_head.weight": "lm_head.weight",
 }
@@ -101,15 +115,23 @@ def imagebind(trunks: Collection[str]) -> dict[str, Target]:
     Args:
         trunks: those the configuration has, of `vision`, `audio`, `text`; the others are dropped.
     """
-    absent = Drop("the configuration has no such trunk", when=lambda match: match["trunk"] not in trunks)
-    return {"modality_{part}.{trunk:vision|audio|text}.{rest}": absent, **IMAGEBIND}
+    absent = [trunk for trunk in OWN if trunk not in trunks]
+    unused = Drop("the configuration has no such trunk")
+    return {
+        **OUTSIDE,
+        **{_only(pattern, ("depth", "thermal", "imu")): UNUSED_TRUNK for pattern in TRUNK},
+        **{pattern: unused for trunk in absent for pattern in OWN[trunk]},
+        **({_only(pattern, absent): unused for pattern in TRUNK} if absent else {}),
+        **{pattern: target for trunk in trunks for pattern, target in OWN[trunk].items()},
+        **{_only(pattern, trunks): target for pattern, target in TRUNK.items()},
+    }
 
 
 def video_checkpoint() -> dict[str, Target]:
     """The VL checkpoint (under `model`) onto the video branch's `TemporalQFormer`, all but its `frame_qformer`."""
     return {
         "Qformer.bert.embeddings.position_ids": UNUSED_BUFFER,
-        "llama_model.{rest}.rotary_emb.inv_freq": ROTARY,
+        "llama_model.model.layers.{i}.self_attn.rotary_emb.inv_freq": ROTARY,
         "video_query_tokens": "query_tokens",
         "video_frame_position_embedding.weight": "frame_embedding.table.weight",
         "llama_proj.{w}": "projection.{w}",
@@ -122,7 +144,7 @@ def audio_checkpoint() -> dict[str, Target]:
     return {
         "Qformer.bert.embeddings.position_ids": UNUSED_BUFFER,
         "video_Qformer.bert.embeddings.position_ids": UNUSED_BUFFER,
-        "llama_model.{rest}.rotary_emb.inv_freq": ROTARY,
+        "llama_model.model.layers.{i}.self_attn.rotary_emb.inv_freq": ROTARY,
         "audio_encoder.modality_preprocessors.text.mask": COPY,
         "audio_encoder.modality_postprocessors.{trunk}.1.log_logit_scale": COPY,
         "audio_query_tokens": "query_tokens",
@@ -151,3 +173,7 @@ def tables(*, depth: int, trunks: Collection[str]) -> dict[str, Table]:
 
 def _renamed_keys(prefix: str, table: Table) -> dict[str, Target]:
     return {prefix + pattern: target for pattern, target in table.items()}
+
+
+def _only(pattern: str, trunks: Collection[str]) -> str:
+    return pattern.replace("{trunk}", f"{{trunk:{'|'.join(trunks)}}}")

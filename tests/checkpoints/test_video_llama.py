@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from avllm.checkpoints.rename import problems, published_names, rename
 from avllm.checkpoints.video_llama import eva_clip, imagebind, tables
 from avllm.encoders import EvaClip, ImageBind
 from avllm.encoders.imagebind import AudioConfig, TextConfig, VisionConfig
+from avllm.errors import CheckpointError
 
 MANIFESTS = Path(__file__).parents[1] / "golden" / "video_llama" / "manifests"
 
@@ -26,6 +28,12 @@ def test_the_published_imagebind_fills_all_three_trunks():
     assert set(renamed.dropped.values()) == {"outside the systems here", "the causal mask is computed"}
     named = [key for key, reason in renamed.dropped.items() if reason.startswith("outside")]
     assert all(any(f".{trunk}." in key for trunk in ("depth", "thermal", "imu")) for key in named)
+
+
+@pytest.mark.parametrize("key", ["modality_trunks.depth.blocks.0.attn.more", "modality_heads.imu.9.weight", "blocks"])
+def test_a_trunk_that_is_left_out_hides_no_unknown_key(key: str):
+    with pytest.raises(CheckpointError, match=f"does not know {key}"):
+        rename({key: torch.zeros(1)}, imagebind(("audio",)))
 
 
 def test_the_40th_block_is_dropped_with_its_reason():

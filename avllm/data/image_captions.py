@@ -28,6 +28,7 @@ class ImageCaptions:
             max_words: of a cleaned caption.
             annotations: name of the file.
             images: name of the folder.
+            crop: share of the picture that a random cut keeps, see `Medium`.
         """
 
         root: str
@@ -37,6 +38,7 @@ class ImageCaptions:
         max_words: int = 50
         annotations: str = "filter_cap.json"
         images: str = "image"
+        crop: tuple[float, float] | None = None
 
         def build(self, context: object) -> "ImageCaptions":
             """Reads the annotations.
@@ -64,7 +66,8 @@ class ImageCaptions:
         """The image, a request or none, and the caption."""
         name, caption = self._entries[index]
         where = f"{self.path}: annotations[{index}]"
-        media = (Medium(kind="image", source=media_path(self.images, f"{name}.jpg", where)),)
+        path = media_path(self.images, f"{name}.jpg", where)
+        media = (Medium(kind="image", source=path, crop=self.config.crop),)
         request = random.Random(seed).choice(self.config.prompts) if self.config.prompts else ""
         if self.config.clean:
             caption = clean_caption(caption, max_words=self.config.max_words)

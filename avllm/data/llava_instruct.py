@@ -28,12 +28,14 @@ class LlavaInstruct:
             images: folder of the images.
             ratio: share among the datasets of a stage.
             prefix: put before the name of an image; COCO's 2014 release has its files named so.
+            crop: share of the picture that a random cut keeps, see `Medium`.
         """
 
         annotations: str
         images: str
         ratio: float = 1.0
         prefix: str = "COCO_train2014_"
+        crop: tuple[float, float] | None = None
 
         def build(self, context: object) -> "LlavaInstruct":
             """Reads the annotations.
@@ -67,7 +69,8 @@ class LlavaInstruct:
             )
         if has_image:
             name = self.config.prefix + text(entry, "image", where)
-            media = (Medium(kind="image", source=media_path(Path(self.config.images), name, f"{where}.image")),)
+            path = media_path(Path(self.config.images), name, f"{where}.image")
+            media = (Medium(kind="image", source=path, crop=self.config.crop),)
             turns[0] = Turn(role=turns[0].role, text=turns[0].text.replace(PLACE, "").strip(), media=media)
         return Record(id=where, turns=tuple(turns))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from avllm.data.collate import IGNORED, Sample
+from avllm.data.crop import random_crop
 from avllm.data.records import Medium, Record
 from avllm.errors import DataError
 from avllm.model.prompts import Medium as PromptMedium
@@ -58,7 +59,7 @@ class Prepare:
                     seen.append(self._stored(medium, branch, stored[branch], record.id))
                     continue
                 loaded = self._open(medium, branch, seed)
-                media.setdefault(branch, []).append(loaded.values)
+                media.setdefault(branch, []).append(self._cut_out(medium, loaded.values, seed))
                 seen.append(self.processor.medium(loaded))
             turns.append(Turn(question=asked.text, media=tuple(seen), answer=answered.text))
         limit = self.max_text_tokens if record.form != "train" else None
@@ -81,6 +82,12 @@ class Prepare:
     def _open(self, medium: Medium, branch: str, seed: int) -> Any:
         options = {"seed": seed % 2**32, **medium.options} if medium.kind == "video" else dict(medium.options)
         return self.processor.read(medium.source, medium.kind, branch=branch, **options)
+
+    def _cut_out(self, medium: Medium, frames: Tensor, seed: int) -> Tensor:
+        if medium.crop is None or medium.kind == "audio":
+            return frames
+        settings = self.processor.branches["video"].media
+        return random_crop(frames, medium.crop, seed, mean=settings.mean, std=settings.std)
 
     def _cut(self, input_ids: Tensor, labels: Tensor, record: Record) -> tuple[Tensor, Tensor]:
         is_text = input_ids < min(self.processor.slot_ids.values())

@@ -20,11 +20,13 @@ class Medium:
         kind: how it is opened.
         source: a path, or anything else that `avllm.media` opens.
         options: of `AvllmProcessor.read`, in place of the system's settings: `num_frames`, `sampling`.
+        crop: smallest and largest share of the picture's area that a random cut keeps; None keeps all of it.
     """
 
     kind: Literal["video", "image", "audio"]
     source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+    crop: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

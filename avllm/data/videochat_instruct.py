@@ -23,6 +23,7 @@ class VideoChatInstruct:
             ratio: share among the datasets of a stage.
             sampling: which frames, as named by `avllm.media.Sampling`; None is the system's setting.
             num_frames: how many; None is the system's setting.
+            crop: share of the picture that a random cut keeps, see `Medium`.
         """
 
         annotations: str
@@ -30,6 +31,7 @@ class VideoChatInstruct:
         ratio: float = 1.0
         sampling: str | None = None
         num_frames: int | None = None
+        crop: tuple[float, float] | None = None
 
         def build(self, context: object) -> "VideoChatInstruct":
             """Reads the annotations.
@@ -54,7 +56,7 @@ class VideoChatInstruct:
         entry, where = self._entries[index], f"{self.path}[{index}]"
         path = media_path(Path(self.config.videos), text(entry, "video", where), f"{where}.video")
         options = {"sampling": self.config.sampling, "num_frames": self.config.num_frames}
-        media = (Medium(kind="video", source=path, options=options),)
+        media = (Medium(kind="video", source=path, options=options, crop=self.config.crop),)
         turns: list[Turn] = []
         for i, pair in enumerate(entries(member(entry, "QA", where), f"{where}.QA")):
             spot = f"{where}.QA[{i}]"

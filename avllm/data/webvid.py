@@ -31,6 +31,7 @@ class WebVid:
             ratio: share among the datasets of a stage.
             sampling: which frames, as named by `avllm.media.Sampling`; None is the system's setting.
             num_frames: how many; None is the system's setting.
+            crop: share of the picture that a random cut keeps, see `Medium`.
             clean: clean the captions as published.
             max_words: of a cleaned caption.
         """
@@ -40,6 +41,7 @@ class WebVid:
         ratio: float = 1.0
         sampling: str | None = None
         num_frames: int | None = None
+        crop: tuple[float, float] | None = None
         clean: bool = True
         max_words: int = 50
 
@@ -69,7 +71,7 @@ class WebVid:
         path = media_path(Path(self.config.videos), f"{page_dir}/{videoid}.mp4", where)
         caption = clean_caption(name, max_words=self.config.max_words) if self.config.clean else name
         options = {"sampling": self.config.sampling, "num_frames": self.config.num_frames}
-        media = (Medium(kind="video", source=path, options=options),)
+        media = (Medium(kind="video", source=path, options=options, crop=self.config.crop),)
         turns = (Turn(role="user", text="", media=media), Turn(role="assistant", text=caption))
         return Record(id=where, turns=turns, form="caption")
 

@@ -28,7 +28,8 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int) -
     """
     target = folder / f"{PREFIX}{step:08d}"
     unfinished = folder / f"{UNFINISHED}{target.name}"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    for left in folder.glob(f"{UNFINISHED}{PREFIX}*"):  # by a crash
+        shutil.rmtree(left)
     unfinished.mkdir(parents=True)
     fill(unfinished)
     sync(unfinished)

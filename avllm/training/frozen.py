@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from avllm.errors import ConfigError
 
@@ -49,6 +51,20 @@ def unfreeze(model: nn.Module) -> None:
 def matches(name: str, pattern: str) -> bool:
     """Whether a parameter is meant by a pattern of `trainable`."""
     return fnmatchcase(name, pattern) or name.startswith(pattern + ".")
+
+
+def recompute_activations(model: Any) -> None:
+    """Has each layer of the decoder computed again in the backward pass in place of storing what it holds.
+
+    transformers does so in training mode alone, which a frozen decoder is not in; so the layers are told they train,
+    while what is in them, dropout included, stays as it is.
+    """
+    # Renamed in transformers 5.23; the first argument is the same.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True
 
 
 class _StayInEval:

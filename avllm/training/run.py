@@ -14,7 +14,7 @@ from torch import nn
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.errors import ConfigError
 from avllm.training import checkpoint
-from avllm.training.frozen import freeze, unfreeze
+from avllm.training.frozen import freeze, recompute_activations, unfreeze
 from avllm.training.progress import CsvLog, draw_curve
 from avllm.training.stage import Stage, read_stage
 from avllm.training.start import RECORD, open_start, save_system
@@ -145,6 +145,8 @@ def _make_ready(model: nn.Module, settings: Stage) -> list[str]:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if settings.gradient_checkpointing:
+        recompute_activations(model)
     return trained
 
 

@@ -239,7 +239,6 @@ def arguments(stage: Stage, folder: Path) -> TrainingArguments:
         use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         bf16=stage.precision == "bf16",
         fp16=stage.precision == "fp16",
-        **({"gradient_checkpointing": True} if stage.gradient_checkpointing else {}),
     )
 
 

@@ -182,3 +182,29 @@ def test_slots_of_the_tiny_system_are_beyond_its_vocabulary(tmp_path):
     model = AvllmForConditionalGeneration.from_pretrained(save_tiny_system(tmp_path / "base"))
 
     assert model.config.slot_ids() == {"video": SLOT}
+
+
+def test_recomputed_activations_give_the_same_weights(tmp_path):
+    stage = make_stage(tmp_path, schedule={"steps_per_epoch": 3, "lr": 1e-2})
+
+    stored = train(stage, [f"output={tmp_path}/a"], datasets=DATASETS)
+    again = train(stage, [f"output={tmp_path}/b", "gradient_checkpointing=true"], datasets=DATASETS)
+
+    a, b = (load_file(folder / "trainable.safetensors") for folder in (stored, again))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_frozen_decoder_computes_its_layers_again(tmp_path, monkeypatch):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    calls = []
+    forward = LlamaMLP.forward
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: calls.append(self.training) or forward(self, x))
+
+    train(
+        make_stage(tmp_path, schedule={"steps_per_epoch": 1, "lr": 1e-2}),
+        ["gradient_checkpointing=true"],
+        datasets=DATASETS,
+    )
+
+    assert calls == [False] * 4  # two layers, each in the forward and in the backward pass, in eval mode

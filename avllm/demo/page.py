@@ -109,6 +109,7 @@ class Page:
     def _connect(self, blocks: gr.Blocks) -> None:
         settings = [self.audio, self.frames, self.temperature, self.max_new_tokens]
         shown = [self.file, self.chat, self.chips, self.evidence]
+        asking = [self.question, self.chat, self.file]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for event, handler in (
             (self.file.uploaded, self._on_upload),
@@ -118,8 +119,8 @@ class Page:
         ):
             event(handler, None, shown, concurrency_limit=4, **quiet)
         for accepted in (
-            self.question.submit(self._on_question, [self.question], [self.question, self.chat], queue=False, **quiet),
-            self.chips.asked(self._on_chip, None, [self.question, self.chat], queue=False, **quiet),
+            self.question.submit(self._on_question, [self.question], asking, queue=False, **quiet),
+            self.chips.asked(self._on_chip, None, asking, queue=False, **quiet),
         ):
             accepted.then(
                 self._answer,
@@ -158,14 +159,15 @@ class Page:
             self.conversations.load_example(visitor, self.examples[index])
         return self._shown(visitor)
 
-    def _on_question(self, question: str, request: gr.Request) -> tuple[Any, Any]:
+    def _on_question(self, question: str, request: gr.Request) -> tuple[Any, Any, Any]:
         visitor = self.conversations.visitor(request.session_hash)
-        accepted = self.conversations.accept(visitor, question)
-        if accepted:
-            return _waiting(), _messages(visitor)
-        return gr.skip(), _messages(visitor)
+        if self.conversations.accept(visitor, question):
+            return _waiting(), _messages(visitor), gr.skip()
+        # A page that was idle for long has lost its file; it must not go on showing it.
+        file = gr.skip() if visitor.medium is not None else self._file_panel(visitor)
+        return gr.skip(), _messages(visitor), file
 
-    def _on_chip(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
+    def _on_chip(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
         return self._on_question(str(_field(event, "question")), request)
 
     def _answer(

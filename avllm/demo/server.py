@@ -82,7 +82,8 @@ def serve_page(
     from avllm.demo.page import Page
 
     conversations = Conversations(demo_model, config, uploads)
-    signal.signal(signal.SIGTERM, _stop)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     blocks = None
     try:
         posters = tuple(replace(example, poster=demo_model.inspect(example.path, "").poster) for example in examples)

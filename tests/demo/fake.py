@@ -23,7 +23,7 @@ class FakeModel:
     """Stands in for `DemoModel`.
 
     Args:
-        pause_s: seconds between two words of an answer.
+        pause_s: seconds between two words of an answer; six times as long when asked to answer slowly.
     """
 
     def __init__(self, config: DemoConfig, *, pause_s: float = 0.0) -> None:
@@ -69,7 +69,7 @@ class FakeModel:
         session.num += 1
         session.settings = settings
         for word in f"{session.seen[0]}, question {session.num}: {question} <b>bold</b> **stars**".split(" "):
-            time.sleep(self.pause_s)
+            time.sleep(self.pause_s * (6 if "slowly" in question else 1))
             yield word + " "
 
     def evidence(self, session, medium, settings) -> Evidence:

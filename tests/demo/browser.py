@@ -47,7 +47,7 @@ class Server:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(filled, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
 
-    def wait(self, seconds: float = 120.0) -> None:
+    def wait(self, seconds: float = 240.0) -> None:
         """Waits until the page is served."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -111,6 +111,7 @@ class Tab:
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
         self.page = self.context.new_page()
+        self.page.set_default_timeout(90_000)
         self.faults: list[str] = []
         self.elsewhere: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -141,7 +142,7 @@ class Tab:
             e.inner_text().replace("\u2060", "").strip() for e in self.page.query_selector_all(f"[data-testid={who}]")
         ]
 
-    def wait_idle(self, answers: int, seconds: float = 60.0) -> str:
+    def wait_idle(self, answers: int, seconds: float = 120.0) -> str:
         """Waits until so many messages of the model stand there and the last is whole."""
         self.page.wait_for_function(
             "n => document.querySelectorAll('[data-testid=bot]').length >= n"

@@ -1,6 +1,5 @@
 """From messages and media to the tensors that the model takes, and from its tokens back to an answer."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, no_type_check
@@ -50,8 +49,8 @@ class AvllmProcessor(ProcessorMixin):
         vocab_size: size of the decoder's embedding; slot ids begin there.
     """
 
-    # In place of the module `avllm.media`: `IsolatedMedia` for files of strangers.
-    door: Any = None
+    # Reads all media; `avllm.media.IsolatedMedia` takes its place for files of strangers.
+    door: Any = media
 
     @no_type_check  # transformers reads the names of its arguments, which a wrapper for checks would hide
     def __init__(
@@ -121,8 +120,6 @@ class AvllmProcessor(ProcessorMixin):
         Raises:
             MediaError: it cannot be read.
         """
-        media = self.door or importlib.import_module("avllm.media")  # training on stored features needs no decoder
-
         branch = branch or ("audio" if kind == "audio" else "video")
         self._branch(branch)
         limits = {"limits": options.pop("limits")} if options.get("limits") is not None else {}
@@ -131,7 +128,7 @@ class AvllmProcessor(ProcessorMixin):
         settings = self._branch("video").media
         size = (settings.size, settings.size)
         if kind == "image":
-            frames = media.open_image(source, size=size, resize=settings.resize, **limits)
+            frames = self.door.open_image(source, size=size, resize=settings.resize, **limits)
         else:
             fields = {
                 "kind": sampling or settings.sampling,
@@ -139,15 +136,15 @@ class AvllmProcessor(ProcessorMixin):
                 "fps": settings.fps,
                 "max_frames": settings.max_frames,
             }
-            sampling = media.Sampling(**{**fields, **options})
-            frames = media.open_video(source, sampling, size=size, resize=settings.resize, **limits)
+            chosen = media.Sampling(**{**fields, **options})
+            frames = self.door.open_video(source, chosen, size=size, resize=settings.resize, **limits)
         times = tuple(float(time) for time in frames.times_s)
         return Loaded(kind=kind, branch=branch, values=self.normalise(frames.frames), times_s=times)
 
     def _read_audio(self, source: Any, options: Mapping[str, Any], limits: Mapping[str, Any]) -> Loaded:
         settings = self._branch("audio").media
         window = {key: options[key] for key in ("start_s", "end_s") if key in options}
-        audio = media.open_audio(source, sample_rate=settings.sample_rate, **window, **limits)
+        audio = self.door.open_audio(source, sample_rate=settings.sample_rate, **window, **limits)
         values = torch.from_numpy(media.audio_segments(audio, settings))
         return Loaded(kind="audio", branch="audio", values=values, times_s=())
 

@@ -1,6 +1,7 @@
 """Runs a stage: from its YAML to a folder that `avllm.load` opens."""
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -91,6 +92,8 @@ def build_trainer(
         rank=args.process_index,
         world=args.world_size,
     )
+    if os.environ.get("ACCELERATE_USE_FSDP"):
+        raise ConfigError("FSDP: checkpoints of sharded weights are not written yet; use torchrun alone (DDP)")
     order.start = 0 if resume_from is None else checkpoint.step_of(resume_from) * settings.accumulation
     prepare = Prepare(processor, modality=settings.modality, max_text_tokens=settings.max_text_tokens)
     log = CsvLog(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from avllm.checkpoints.load import find_model
+from avllm.checkpoints.load import _quiet, find_model
 from avllm.checkpoints.save import save_model
 from avllm.errors import ConfigError
 from avllm.model.modeling import AvllmForConditionalGeneration
@@ -49,5 +49,6 @@ def _open_system(name: str) -> tuple[Any, Any]:
     # Stages on stored features and ids need no processor, so a folder without one can be trained.
     has_processor = not (Path(name) / "config.json").is_file() or (Path(name) / "processor_config.json").is_file()
     folder = find_model(name) if has_processor else Path(name)
-    model = AvllmForConditionalGeneration.from_pretrained(folder, dtype="auto")
-    return model, AvllmProcessor.from_pretrained(folder) if has_processor else None
+    with _quiet():
+        model = AvllmForConditionalGeneration.from_pretrained(folder, dtype="auto")
+        return model, AvllmProcessor.from_pretrained(folder) if has_processor else None

@@ -121,7 +121,7 @@ class StageTrainer(Trainer):
             shown = ", ".join(self.last_ids[: 4 * MAX_LISTED])
             raise NumericError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()}; samples: {shown}; look at them, "
-                f"lower optimizer rates or use precision fp32; the last checkpoint is kept"
+                f"lower schedule.lr or use precision fp32; the last checkpoint is kept"
             )
         return loss
 
@@ -154,7 +154,7 @@ class StageTrainer(Trainer):
         return grad_norm
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.args.world_size > 1 and not self.is_fsdp_enabled:
+        if self.args.world_size > 1:
             self._save_shared(model)
         elif self.args.should_save:
             checkpoint.write(self.checkpoints, self.state.global_step, self._fill, keep=self.stage.checkpoints.keep)
@@ -217,7 +217,7 @@ def arguments(stage: Stage, folder: Path) -> TrainingArguments:
     reports = ["tensorboard"] if stage.logging.tensorboard and _has_tensorboard() else []
     if reports:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(folder),
         max_steps=stage.schedule.num_steps,
         per_device_train_batch_size=stage.batch,
@@ -240,6 +240,8 @@ def arguments(stage: Stage, folder: Path) -> TrainingArguments:
         bf16=stage.precision == "bf16",
         fp16=stage.precision == "fp16",
     )
+    args._n_gpu = min(args.n_gpu, 1)  # more of them by torchrun; DataParallel would tear the media of a batch apart
+    return args
 
 
 def _has_tensorboard() -> bool:

@@ -11,6 +11,9 @@ from avllm.demo.config import DemoConfig
 from avllm.demo.evidence import Evidence, readable_timings
 from avllm.demo.reading import Kind, Medium, fit, loudness, to_jpeg
 from avllm.errors import ConfigError, MediaError
+from avllm.media import Limits, SegmentConfig
+from avllm.media.isolated import IsolatedMedia
+from avllm.media.mel import segment_ranges
 
 if TYPE_CHECKING:
     from avllm.chat import Assistant, Session
@@ -41,8 +44,6 @@ class DemoModel:
             ConfigError: a branch is asked for that the model does not have.
         """
         from avllm.chat import load
-        from avllm.media import Limits
-        from avllm.media.isolated import IsolatedMedia
 
         assistant = load(config.model)
         missing = [name for name in config.media.branches if name not in assistant.processor.branches]
@@ -199,14 +200,10 @@ class DemoModel:
 
     def _spans(self, seconds: float) -> list[tuple[float, float]]:
         """Start and end in seconds of the segments that are heard."""
-        from avllm.media.mel import SegmentConfig, segment_ranges
-
-        media = self._segments()
-        config = SegmentConfig(
-            num_segments=media.num_segments, segment_seconds=media.segment_seconds, sample_rate=media.sample_rate
-        )
-        ranges = segment_ranges(round(seconds * media.sample_rate), config)
-        return [(start / media.sample_rate, min(end / media.sample_rate, seconds)) for start, end in ranges]
+        segments = self._segments()
+        rate = segments.sample_rate
+        ranges = segment_ranges(round(seconds * rate), segments)
+        return [(start / rate, min(end / rate, seconds)) for start, end in ranges]
 
     def _sampling(self, num_frames: int | None) -> Any:
         """The frames that the processor takes."""
@@ -215,5 +212,5 @@ class DemoModel:
             kind=media.sampling, num_frames=num_frames or media.num_frames, fps=media.fps, max_frames=media.max_frames
         )
 
-    def _segments(self) -> Any:
+    def _segments(self) -> SegmentConfig:
         return self.assistant.processor.branches["audio"].media

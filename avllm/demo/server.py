@@ -102,9 +102,9 @@ def serve_page(
         console.print("avllm demo: ended")
     finally:
         conversations.visitors.close()
+        uploads.remove()  # first, as the next line takes seconds in which a second Ctrl-C may come
         if blocks is not None:
             blocks.close(verbose=False)
-        uploads.remove()
 
 
 def _stop(*_: object) -> None:

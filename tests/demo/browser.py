@@ -63,7 +63,7 @@ class Server:
         """Ends it as `kill` does."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(20)
+            return self.process.wait(90)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

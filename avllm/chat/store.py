@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from avllm.model import Medium
+
+MAX_PATH = 4096
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +108,11 @@ def _add(digest: Any, source: Any) -> None:
 
 
 def _path(source: Any) -> Path | None:
-    if not isinstance(source, str | Path) or str(source).startswith(("data:", "https:", "http:")):
+    if not isinstance(source, str | Path):
         return None
-    return Path(str(source).removeprefix("file://"))
+    text = str(source)
+    if text.startswith("file:"):
+        text = unquote(urlsplit(text).path)
+    elif text.startswith(("data:", "https:", "http:")) or "\0" in text or len(text) > MAX_PATH:
+        return None
+    return Path(text)

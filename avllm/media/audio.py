@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _PREROLL_SECONDS = 0.5  # Decoders of overlapping frames (AAC, MP3, Opus) need some sound before they are right.
 _GAP_SECONDS = 0.05
 _LARGEST_BLOCK = 1 << 16
+_HIGHEST_RATE, _MOST_CHANNELS = 1_000_000, 64  # beyond what is recorded; a damaged or forged header
 
 
 def open_audio(
@@ -72,12 +73,16 @@ def _read(
     last_s: float,
     limits: Limits,
 ) -> Audio:
+    rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+    if not (1 <= rate <= _HIGHEST_RATE and 1 <= channels <= _MOST_CHANNELS):
+        raise MediaError(f"{source.name}: states {channels} channels of {rate} Hz; the file is damaged")
     stated_s = duration_seconds(container, stream)
     if stated_s is not None:
         limits.check_seconds(stated_s)
         length_s = max(0.0, min(stated_s, last_s) - first_s)
-        limits.check_audio_bytes(stream.codec_context.channels, int(length_s * sample_rate))
+        limits.check_audio_bytes(channels, int(length_s * sample_rate))
     decoder = _Decoder(container, stream, source, first_s, last_s, stated_s)
+    decoder.convert_for(sample_rate)
     resampler, parts, num_samples, num_channels = None, [], 0, 0
     for block in decoder.blocks():
         if resampler is None:
@@ -115,13 +120,16 @@ class _Decoder:
         self.rate = stream.codec_context.sample_rate
         self.origin_s, self.start_s = origin_seconds(container), 0.0
         self.last_dts: int | None = None
-        # Rates without a common divisor would need a huge table; FFmpeg's resampler takes them to 48 kHz first.
-        self.converter = None if SincResampler.fits(self.rate, 16000) else AudioResampler(rate=48000)
-        self.rate = self.rate if self.converter is None else 48000
+        self.converter: AudioResampler | None = None
         # AAC fills its last frame up; an mp4 states how much of it is sound.
         self.stated_end_s = float("inf")
         if stream.frames and stream.duration and stream.time_base:
             self.stated_end_s = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - self.origin_s
+
+    def convert_for(self, sample_rate: int) -> None:
+        """Rates without a common divisor would need a huge table; FFmpeg's resampler takes them to 48 kHz first."""
+        if not SincResampler.fits(self.rate, sample_rate):
+            self.converter, self.rate = AudioResampler(rate=48000), 48000
 
     def blocks(self) -> Iterator[Float32[np.ndarray, "c s"]]:
         """Pieces of at most some seconds."""

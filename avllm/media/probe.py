@@ -144,7 +144,7 @@ def _probe_container(source: Source, limits: Limits) -> MediaInfo:
                     fields["start_s"] = round(float(stream.start_time * stream.time_base) - origin_s, 6)
             if isinstance(stream, VideoStream):
                 fields |= _video_fields(stream, source, limits)
-            elif isinstance(stream, AudioStream):
+            elif isinstance(stream, AudioStream) and stream.codec_context is not None:
                 context = stream.codec_context
                 fields |= {"channels": context.channels, "sample_rate": context.sample_rate}
             streams.append(StreamInfo(**fields))
@@ -162,6 +162,8 @@ def _probe_container(source: Source, limits: Limits) -> MediaInfo:
 
 def _video_fields(stream: VideoStream, source: Source, limits: Limits) -> dict[str, Any]:
     context = stream.codec_context
+    if context is None:  # No decoder for it is at hand.
+        return {}
     limits.check_pixels(context.width, context.height)
     if is_cover(stream):
         return {"kind": "cover", "width": context.width, "height": context.height, "duration_s": None, "start_s": None}

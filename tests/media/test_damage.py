@@ -1,0 +1,51 @@
+"""Good files with bytes changed or cut off are read or refused by a MediaError; nothing else happens."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avllm.errors import MediaError
+from avllm.media import open_audio, open_video, probe, write_audio
+from tests.media.make import clip, numbered, tone
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("good")
+    files = {name: clip(folder / name, 12).read_bytes() for name in ("a.mp4", "a.webm")}
+    files |= {name: write_audio(folder / name, tone(0.3), 16000).read_bytes() for name in ("a.wav", "a.flac", "a.ogg")}
+    images = [Image.fromarray(frame) for frame in numbered(3)]
+    for kind in ("PNG", "GIF", "JPEG", "WEBP"):
+        buffer = io.BytesIO()
+        several = {"save_all": True, "append_images": images[1:]} if kind in ("GIF", "WEBP") else {}
+        images[0].save(buffer, kind, **several)
+        files[kind] = buffer.getvalue()
+    return files
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.wav", "a.flac", "a.ogg", "PNG", "GIF", "JPEG", "WEBP"])
+def test_changed_bytes(good, name):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        data = bytearray(good[name])
+        if number % 3 == 0:
+            data = data[: rng.integers(1, len(data))]
+        else:
+            reach = len(data) if number % 3 == 1 else min(len(data), 600)
+            for _ in range(rng.integers(1, 12)):
+                data[rng.integers(reach)] = rng.integers(256)
+        for read in (open_video, open_audio, probe):
+            try:
+                read(bytes(data))
+            except MediaError as error:
+                assert len(str(error)) > 10
+
+
+def test_a_forged_rate_is_refused(good):
+    data = bytearray(good["a.wav"])
+    data[24:28] = struct.pack("<I", 1_862_286_976)
+    with pytest.raises(MediaError, match="1862286976 Hz"):
+        open_audio(bytes(data))

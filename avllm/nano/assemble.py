@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from avllm.connectors.temporal_qformer import TemporalQFormer
 from avllm.errors import CheckpointError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor
 from avllm.nano.fitting import start_wide
-from avllm.nano.tokenizer import build_tokenizer
+from avllm.nano.tokenizer import build_tokenizer, slot_word_ids
 
 logger = logging.getLogger(__name__)
 TRAINED_LATER = ("query_tokens", "frame_embedding", "qformer", "projection")  # of each connector
@@ -41,26 +42,29 @@ def assemble(parts: Sequence[Path], folder: Path, *, seed: int = 0) -> Path:
                 expected = list(own[name].shape) if name in own else "no such weight"
                 raise CheckpointError(f"{path}: {name} is {list(value.shape)}, configs/nano.yaml has {expected}")
             own[name].copy_(value)
-    scale = float(model.get_input_embeddings().weight.detach().std())  # type: ignore[union-attr, operator, arg-type]
+    table = model.get_input_embeddings().weight.detach()
     for name, branch in model.branches.items():
-        start_connector(branch.connector, out_scale=scale, is_unit=name == "audio")  # type: ignore[union-attr, arg-type]
+        words = table[list(slot_word_ids(name).values())]  # type: ignore[arg-type, index]
+        start_connector(branch.connector, words, is_unit=name == "audio")  # type: ignore[union-attr, arg-type]
     model.eval()
     save_model(model, AvllmProcessor.from_config(config, build_tokenizer()), folder)
     return folder
 
 
 @torch.no_grad()
-def start_connector(connector: TemporalQFormer, *, out_scale: float, is_unit: bool) -> None:
+def start_connector(connector: TemporalQFormer, words: Float[Tensor, "n d"], *, is_unit: bool) -> None:
     """Redraws what will be trained at the scales of its neighbours.
 
     Args:
-        out_scale: standard deviation of the decoder's embeddings: so large the tokens shall be.
+        words: the decoder's embeddings of the words that stood in this branch's slots; the tokens shall lie among them.
         is_unit: the features are unit vectors, not layer-normed ones.
     """
     start_wide(connector.qformer)
     nn.init.normal_(connector.query_tokens)
-    nn.init.normal_(connector.projection.weight, std=out_scale / math.sqrt(connector.projection.in_features))
-    nn.init.zeros_(connector.projection.bias)
+    nn.init.normal_(
+        connector.projection.weight, std=float(words.std(0).mean()) / math.sqrt(connector.projection.in_features)
+    )
+    connector.projection.bias.copy_(words.mean(0))
     table: Tensor = connector.frame_embedding.table.weight
     nn.init.normal_(table)
     if is_unit:

@@ -3,24 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from avllm.nano.fitting import Progress, fit, write_metrics, write_weights
+from avllm.model import AvllmConfig
+from avllm.nano.fitting import Progress, fit, start_wide, write_metrics, write_weights
 from avllm.nano.grammar import Wording
 from avllm.nano.language import FILLER, SHARES, Facts, Question, ask, draw_questions, primer_questions, random_facts
-from avllm.nano.tokenizer import build_tokenizer, ids_of, word_id
+from avllm.nano.tokenizer import SLOT_WORDS, ids_of, slot_word_ids, word_id
 from avllm.nano.world import scene_rng
 
 NUM_VIDEO_SLOTS, NUM_AUDIO_SLOTS = 12, 8
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 FILE = "decoder.safetensors"
-NOISE, BARE_SHARE, CHAT_SHARE = 0.25, 0.4, 0.15
+NOISE, CHAT_SHARE, EMBEDDING_STD = 0.25, 0.15, 0.05
+COLOUR_WEIGHT, NUM_MATCHING, MATCH_GAIN, NUM_COPYING = 0.6, 2, 1.3, 3
 NO_WORD = -1  # a slot without a word: noise alone
 
 
@@ -30,6 +33,7 @@ class Batch:
 
     Args:
         ids: token ids; the words of facts in slots, NO_WORD where a slot holds noise.
+        more: a second word of the same slot, NO_WORD where there is none.
         is_slot: where media stand.
         turn: 0 before the first question, then 1, 2, ...; -1 at padding.
         is_answer: positions whose id is learned.
@@ -38,6 +42,7 @@ class Batch:
     """
 
     ids: Int[Tensor, "b l"]
+    more: Int[Tensor, "b l"]
     is_slot: Bool[Tensor, "b l"]
     turn: Int[Tensor, "b l"]
     is_answer: Bool[Tensor, "b l"]
@@ -45,52 +50,82 @@ class Batch:
     kinds: list[list[str]]
 
 
-def slot_words(words: Sequence[str | None], num_slots: int, *, is_filled: bool) -> list[int]:
-    """Ids of the facts in their slots; the slots after them hold the filler, or noise."""
-    ids = [NO_WORD if word is None else word_id(word) for word in words]
-    return ids + [word_id(FILLER) if is_filled else NO_WORD] * (num_slots - len(ids))
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row before padding; the columns of `Batch`."""
+
+    ids: list[int]
+    more: list[int]
+    is_slot: list[bool]
+    turn: list[int]
+    is_answer: list[bool]
 
 
-def make_row(
-    facts: Facts, questions: Sequence[Question], is_chat: bool
-) -> tuple[list[int], list[bool], list[int], list[bool]]:
-    """One row: ids, is_slot, turn, is_answer. It reads as the row "nano" of `avllm.model.prompts` writes it."""
+def slot_words(
+    words: Sequence[str], stream: Literal["video", "audio"], num_slots: int, *, is_filled: bool
+) -> tuple[list[int], list[int]]:
+    """First and second ids of the facts in their slots; the slots after them hold the filler, or noise."""
+    known = slot_word_ids(stream)
+    split = [[known[part] for part in word.split()] for word in words]
+    rest = [known[FILLER] if is_filled else NO_WORD] * (num_slots - len(words))
+    first, second = [ids[0] for ids in split] + rest, [ids[1] if len(ids) > 1 else NO_WORD for ids in split]
+    return first, second + [NO_WORD] * len(rest)
+
+
+def make_row(facts: Facts, questions: Sequence[Question], is_chat: bool, is_bare: bool = False) -> Row:
+    """One row. It reads as the row "nano" of `avllm.model.prompts` writes it.
+
+    Args:
+        is_bare: leaves out what stands between question and answer, so that the last word of one predicts the other.
+    """
     is_filled = (len(questions) + sum(len(question.text) for question in questions)) % 2 == 0
-    parts: list[tuple[Sequence[int], bool, int, bool]] = [((BOS_ID, *ids_of("human: ")), False, 0, False)]
+    row = Row(ids=[BOS_ID], more=[NO_WORD], is_slot=[False], turn=[0], is_answer=[False])
+
+    def add(ids: Sequence[int], turn: int, *, more: Sequence[int] = (), is_slot: bool = False, is_answer: bool = False):
+        row.ids.extend(ids)
+        row.more.extend(more or [NO_WORD] * len(ids))
+        row.is_slot.extend([is_slot] * len(ids))
+        row.turn.extend([turn] * len(ids))
+        row.is_answer.extend([is_answer] * len(ids))
+
+    add(ids_of("human: "), 0)
     if facts.things is not None:
-        parts.append((slot_words(facts.video_words(), NUM_VIDEO_SLOTS, is_filled=is_filled), True, 0, False))
+        ids, more = slot_words(facts.video_words(), "video", NUM_VIDEO_SLOTS, is_filled=is_filled)
+        add(ids, 0, more=more, is_slot=True)
     if facts.sounds is not None:
-        parts.append((slot_words(facts.audio_words(), NUM_AUDIO_SLOTS, is_filled=is_filled), True, 0, False))
+        ids, more = slot_words(facts.audio_words(), "audio", NUM_AUDIO_SLOTS, is_filled=is_filled)
+        add(ids, 0, more=more, is_slot=True)
     for index, question in enumerate(questions, start=1):
         header = "\nhuman: " if is_chat and index > 1 else " "
-        parts.append((ids_of(f"{header}{question.text}\nassistant:"), False, index, False))
-        parts.append(((*ids_of(f" {question.answer}"), EOS_ID), False, index, True))
-    ids = [i for part in parts for i in part[0]]
-    is_slot = [part[1] for part in parts for _ in part[0]]
-    turn = [part[2] for part in parts for _ in part[0]]
-    return ids, is_slot, turn, [part[3] for part in parts for _ in part[0]]
+        add(ids_of(f"{header}{question.text}" + ("" if is_bare else "\nassistant:")), index)
+        add((*ids_of(f" {question.answer}"), EOS_ID), index, is_answer=True)
+    return row
 
 
-def make_batch(rows: Sequence[tuple[Facts, Sequence[Question]]], is_chat: Sequence[bool]) -> Batch:
+def make_batch(
+    rows: Sequence[tuple[Facts, Sequence[Question]]], is_chat: Sequence[bool], is_bare: bool = False
+) -> Batch:
     """Pads rows on the right."""
-    made = [make_row(*row, chat) for row, chat in zip(rows, is_chat, strict=True)]
-    longest = max(len(row[0]) for row in made)
+    made = [make_row(*row, chat, is_bare) for row, chat in zip(rows, is_chat, strict=True)]
+    longest = max(len(row.ids) for row in made)
 
-    def pad(column: int, value: int, dtype: torch.dtype) -> Tensor:
-        return torch.tensor([row[column] + [value] * (longest - len(row[0])) for row in made], dtype=dtype)
+    def pad(column: str, value: int, dtype: torch.dtype) -> Tensor:
+        lists = [getattr(row, column) for row in made]
+        return torch.tensor([one + [value] * (longest - len(one)) for one in lists], dtype=dtype)
 
     return Batch(
-        ids=pad(0, 0, torch.long),
-        is_slot=pad(1, 0, torch.bool),
-        turn=pad(2, -1, torch.long),
-        is_answer=pad(3, 0, torch.bool),
+        ids=pad("ids", 0, torch.long),
+        more=pad("more", NO_WORD, torch.long),
+        is_slot=pad("is_slot", 0, torch.bool),
+        turn=pad("turn", -1, torch.long),
+        is_answer=pad("is_answer", 0, torch.bool),
         is_chat=torch.tensor(list(is_chat)),
         kinds=[[question.type for question in questions] for _, questions in rows],
     )
 
 
 def visible(batch: Batch) -> tuple[Float[Tensor, "b 1 l l"], Int[Tensor, "b l"]]:
-    """What each position attends to, as an additive mask, and its position: turns do not see each other, but in a chat."""
+    """What each position attends to, as an additive mask, and its position; turns see each other only in a chat."""
     turn = batch.turn
     same = (turn[:, :, None] == turn[:, None, :]) | (turn[:, None, :] == 0)
     chat = batch.is_chat[:, None, None] & (turn[:, None, :] >= 0)
@@ -108,7 +143,10 @@ def embed(
 ) -> Float[Tensor, "b l d"]:
     """Embeddings of the ids; those in slots with noise, as a connector's output will never be exact."""
     table = decoder.get_input_embeddings()
-    embedded = table(batch.ids.clamp(min=0))
+    has_two = (batch.more != NO_WORD)[..., None]
+    # The name of the thing leads: it is what a question looks for, the colour is what is read there.
+    embedded = table(batch.ids.clamp(min=0)) * torch.where(has_two, COLOUR_WEIGHT, 1.0)
+    embedded = embedded + table(batch.more.clamp(min=0)) * has_two
     spread = float(table.weight.detach().std())
     grain = torch.randn(embedded.shape, generator=generator) * spread
     level = noise * 2 * torch.rand(len(batch.ids), 1, 1, generator=generator)
@@ -128,19 +166,27 @@ def logits_of_answers(
     return decoder.lm_head(hidden[:, :-1][wanted]), batch.ids[:, 1:][wanted]
 
 
-def decoder_config(**sizes: int) -> LlamaConfig:
-    """The tiny LLaMA of `configs/nano.yaml`."""
-    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, **sizes}
-    return LlamaConfig(
-        vocab_size=len(build_tokenizer()),
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        rope_theta=10000.0,
-        **sizes,
-    )
+@torch.no_grad()
+def start_decoder(decoder: LlamaForCausalLM) -> None:
+    """Weights that make it easy to find a word of the question among the slots: yes and no are learned sooner.
+
+    A word in a slot is the word and a mark of its stream. The first layers start with equal queries and keys, so that
+    equal words attend to each other, and with outputs that hand on what is attended to as it is.
+    """
+    start_wide(decoder.model)
+    table = decoder.model.embed_tokens.weight
+    torch.nn.init.normal_(table, std=EMBEDDING_STD)
+    for stream in SLOT_WORDS:
+        mark = torch.randn(table.shape[1]) * EMBEDDING_STD
+        for word, index in slot_word_ids(stream).items():
+            table[index] = table[word_id(word)] + mark
+    for index, layer in enumerate(decoder.model.layers):
+        attention = layer.self_attn
+        if index < NUM_MATCHING:
+            attention.q_proj.weight *= MATCH_GAIN
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+        if index < NUM_COPYING:
+            attention.o_proj.weight.copy_(attention.v_proj.weight.T)
 
 
 @torch.no_grad()
@@ -170,39 +216,81 @@ def measure(
     return {kind: float(np.mean(found)) for kind, found in right.items()}
 
 
-def train_decoder(
-    out_dir: Path, *, seed: int = 0, steps: int = 650, batch: int = 32, turns: int = 7, lr: float = 1.5e-3,
-    quick: bool = False, progress: Progress | None = None,
-) -> dict[str, float]:  # fmt: skip
-    """Trains the decoder on facts and questions in words and writes `decoder.safetensors`.
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """A part of the training: up to which share of the steps, and what a row asks.
 
-    The first part has bare questions alone ("see drum?"): with whole sentences from the start, yes and no stay at
-    chance for long. Some bare questions go on to the end, or colours are unlearned again.
+    Args:
+        until: share of all steps.
+        rows: rows of a batch.
+        noise: see `embed`.
+    """
+
+    until: float
+    rows: int
+    noise: float
+
+
+# First which colour a thing has, then what compares, then all kinds, bare; at last whole sentences. With everything at
+# once, the answers that compare question and slots stay at chance for long, as the others pull the layers elsewhere.
+LESSONS = {
+    "colours": Lesson(until=0.167, rows=64, noise=0.1),
+    "comparisons": Lesson(until=0.295, rows=72, noise=0.12),
+    "bare": Lesson(until=0.423, rows=80, noise=0.18),
+    "sentences": Lesson(until=1.0, rows=48, noise=NOISE),
+}
+COMPARING = {"colour_of": 0.3, "sees": 0.35, "match": 0.25, "hears": 0.1}
+MIN_ASKED = 2
+
+
+def draw_row(name: str, rng: np.random.Generator) -> tuple[Facts, list[Question]]:
+    """Facts, and questions as a lesson asks them."""
+    while True:
+        facts = random_facts(rng)
+        if name in ("bare", "sentences"):
+            is_bare = name == "bare"
+            more = draw_questions(facts, rng, 2 if is_bare else 4, wording="bare" if is_bare else "train")
+            return facts, primer_questions(facts, rng, 3 if is_bare else 2) + more
+        if name == "colours":
+            kinds = ["colour_of"] * 3
+            if len({colour for colour, _, _ in facts.things or ()}) < 2:  # else no answer but by luck is wrong
+                continue
+        else:
+            kinds = [str(kind) for kind in rng.choice(list(COMPARING), 4, p=list(COMPARING.values()))]
+        asked = [ask(facts, kind, rng, wording="bare") for kind in kinds]
+        found = [question for question in asked if question is not None]
+        if len(found) >= MIN_ASKED:
+            return facts, found
+
+
+def train_decoder(
+    out_dir: Path, *, seed: int = 0, steps: int = 780, lr: float = 1.5e-3, quick: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Trains the decoder on facts and questions in words, lesson by lesson, and writes `decoder.safetensors`.
 
     Args:
         out_dir: also gets decoder.json (metrics), decoder.csv, decoder.png and the checkpoint to resume from.
-        steps: of `batch` rows with `turns` questions each.
+        steps: see `LESSONS` for what happens in them.
         quick: a shortened run.
 
     Returns:
         Share of right answers by type of question, on wordings never trained on.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    steps = min(steps, 260) if quick else steps
+    steps = min(steps, 330) if quick else steps
     torch.manual_seed(seed)
-    decoder = LlamaForCausalLM(decoder_config())
+    decoder = LlamaForCausalLM(AvllmConfig.from_yaml("nano").text_config)
+    start_decoder(decoder)
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = scene_rng("decoder", seed, step), torch.Generator().manual_seed(seed * 1_000_003 + step)
-        rows = []
-        for _ in range(batch):
-            facts = random_facts(rng)
-            if step < BARE_SHARE * steps:
-                rows.append((facts, primer_questions(facts, rng, 2 * turns)))
-            else:
-                rows.append((facts, primer_questions(facts, rng, 3) + draw_questions(facts, rng, turns)))
-        drawn = make_batch(rows, [bool(rng.random() < CHAT_SHARE) for _ in rows])
-        logits, ids = logits_of_answers(decoder, drawn, embed(decoder, drawn, noise=NOISE, generator=generator))
+        name, lesson = next(item for item in LESSONS.items() if step < item[1].until * steps)
+        rows = [draw_row(name, rng) for _ in range(lesson.rows)]
+        is_sentence = name == "sentences"
+        drawn = make_batch(rows, [bool(is_sentence and rng.random() < CHAT_SHARE) for _ in rows], not is_sentence)
+        embedded = embed(decoder, drawn, noise=lesson.noise, generator=generator)
+        logits, ids = logits_of_answers(decoder, drawn, embedded)
         return {"answers": F.cross_entropy(logits, ids)}
 
     seconds = fit("decoder", decoder, losses, out_dir=out_dir, steps=steps, lr=lr, weight_decay=0.02, progress=progress)

@@ -20,7 +20,7 @@ MOTION_PHRASES = {
 NOTHING, SILENCE = "nothing", "silence"
 NO_PICTURE, NO_SOUND = "there is no picture", "there is no sound track"
 FILLER = "none"
-NUM_VIDEO_FACTS, NUM_AUDIO_FACTS = 6, 4
+NUM_VIDEO_FACTS, NUM_AUDIO_FACTS = 5, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +63,21 @@ class Facts:
         """Whether some thing's colour has no name, so that no caption can be asked."""
         return any(colour is None for colour, _, _ in self.things or ())
 
-    def video_words(self) -> list[str | None]:
-        """The words that stand for the video in a decoder taught on text: count, then colour, thing, motion of each."""
-        things = self.things or ()
-        words: list[str | None] = [NUMBERS[len(things)]]
-        for colour, name, motion in things:
-            words += [colour, name, *([motion] if len(things) == 1 else [])]
-        return words + [FILLER] * (NUM_VIDEO_FACTS - len(words))
+    def video_words(self) -> list[str]:
+        """What stands for the video in a decoder taught on text: count, colour and thing of each, motion of one alone.
 
-    def audio_words(self) -> list[str | None]:
+        Two more places hold colour and thing of each at once (`red drum`: both words in one place): what is asked of a
+        thing by its name is then found in one place.
+        """
+        things = self.things or ()
+        words = [NUMBERS[len(things)]]
+        for colour, name, motion in things:
+            words += [colour or FILLER, name, *([motion] if len(things) == 1 else [])]
+        words += [FILLER] * (NUM_VIDEO_FACTS - len(words))
+        both = [f"{colour or ''} {name}" for colour, name, _ in things]
+        return words + both + [FILLER] * (2 - len(both))
+
+    def audio_words(self) -> list[str]:
         """The words that stand for the sound: count, then the names in order."""
         sounds = self.sounds or ()
         return [NUMBERS[len(sounds)], *sounds, *[FILLER] * (NUM_AUDIO_FACTS - 1 - len(sounds))]
@@ -153,7 +159,7 @@ SHARES = {
     "first": 1.5, "second": 1.5, "hearing": 2.5, "sound_order": 1.0, "sound_first": 0.4, "sound_last": 0.4,
     "sound_count": 1.0, "silence": 0.3, "any_sound": 0.3, "match": 3.0, "sees": 3.5, "hears": 2.0, "joint": 1.5,
 }  # fmt: skip
-PRIMER_SHARES = {"sees": 4.0, "hears": 3.0, "match": 3.0, "colour_of": 4.0}
+PRIMER_SHARES = {"sees": 4.0, "hears": 2.0, "match": 5.0, "colour_of": 5.0}
 _ALWAYS_OPEN = ("colour_of", "sees", "hears")
 
 
@@ -266,12 +272,13 @@ def primer_questions(facts: Facts, rng: np.random.Generator, num: int) -> list[Q
 def random_facts(rng: np.random.Generator, *, colours: tuple[str, ...] = tuple(COLOURS)) -> Facts:
     """Facts as scenes have them, without a scene: never a held-out pair; match and silence often enough to learn."""
     draw = rng.random()
-    has_video, has_audio = draw > 0.12, draw < 0.12 or draw > 0.24
-    num_things = int(rng.choice(3, p=(0.08, 0.5, 0.42)))
+    has_video, has_audio = draw > 0.1, draw < 0.1 or draw > 0.2
+    is_pair = draw > 0.65  # one thing and one sound: match can be asked
+    num_things = 1 if is_pair else int(rng.choice(3, p=(0.08, 0.32, 0.6)))
     names = [str(name) for name in rng.choice(THINGS, num_things, replace=False)]
     motion = str(rng.choice(MOTIONS)) if num_things == 1 else "still"
     things = tuple((_colour(rng, name, colours), name, motion) for name in names)
-    num_sounds = int(rng.choice(4, p=(0.12, 0.42, 0.26, 0.2)))
+    num_sounds = 1 if is_pair else int(rng.choice(4, p=(0.12, 0.28, 0.35, 0.25)))
     sounds = [str(name) for name in rng.choice(THINGS, num_sounds, replace=False)]
     if names and sounds and rng.random() < 0.45:
         other = names[int(rng.integers(num_things))]

@@ -19,7 +19,7 @@ from avllm.model.prompts import Medium, Turn
 from avllm.nano.data import NanoAudio, NanoVideo
 from avllm.nano.language import FILLER, SHARES, Facts, Question, draw_questions
 from avllm.nano.render import render_frames
-from avllm.nano.tokenizer import word_id
+from avllm.nano.tokenizer import slot_word_ids
 from avllm.nano.world import THINGS, Scene, Sound, scene_rng
 from avllm.nano.world_sampling import sample_scene
 
@@ -70,7 +70,7 @@ def video_features(branch: Any, processor: Any, scenes: Sequence[Scene]) -> Floa
 
 @torch.inference_mode()
 def picture_vectors(branch: Any, processor: Any, num: int, seed: int, unnamed: float) -> dict[str, Tensor]:
-    """Vectors of pictures of one thing or none through the vision trunk, and which thing: `vectors` [n d], `thing` [n]."""
+    """`vectors` [n d] of pictures of one thing or none through the vision trunk, and which: `thing` [n]."""
     size = processor.branches["video"].media.size
     vectors, things = [], []
     for start in range(0, num, CHUNK):
@@ -108,7 +108,7 @@ def stored(context: Any, name: str, module: nn.Module, options: tuple, make: Cal
 
 
 def encode_sample(
-    processor: Any, facts: Facts, questions: Sequence[Question], words: dict[str, list[str | None]]
+    processor: Any, facts: Facts, questions: Sequence[Question], words: dict[str, list[str]]
 ) -> tuple[Tensor, Tensor]:
     """Ids and labels of a conversation; slots of the branches in `words` hold words in place of a medium."""
     media = []
@@ -121,7 +121,7 @@ def encode_sample(
     ids, labels = torch.tensor(encoded.input_ids), torch.tensor(encoded.labels)
     for branch, said in words.items():
         said = said + [FILLER] * (processor.num_tokens(branch, 1) - len(said))
-        ids[ids == processor.slot_ids[branch]] = torch.tensor([word_id(word or FILLER) for word in said])
+        ids[ids == processor.slot_ids[branch]] = torch.tensor([slot_word_ids(branch)[word] for word in said])
     return ids, labels
 
 
@@ -154,7 +154,7 @@ class VideoSource:
         """Reads a sample, see `avllm.data.Source`."""
         rng = np.random.default_rng([seed, 1])
         facts, features = self.clip(index, rng)
-        words: dict[str, list[str | None]] = {}
+        words: dict[str, list[str]] = {}
         kinds = CAPTION_KINDS if self.config.questions == "captions" else SEEN_KINDS
         if facts.has_unnamed:
             kinds = SEEN_KINDS
@@ -216,7 +216,7 @@ class AudioSource:
     def segments(self, rng: np.random.Generator, sounds: Sequence[Sound], duration_s: float) -> Float[Tensor, "t 1 d"]:
         """Pictures in place of sounds: a thing's where its sound would fill a segment, mixed with nothing at its ends.
 
-        A segment that holds only the end of a sound may be near the sound or near silence; how near is drawn per sample.
+        A segment that holds only the end of a sound may be near it or near silence; how near is drawn per sample.
         """
         starts = np.linspace(0, max(duration_s - self.segment_seconds, 0), self.num_segments)
         steepness = float(np.exp(rng.uniform(-1.5, 1.0)))

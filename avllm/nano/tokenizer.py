@@ -1,6 +1,7 @@
 """nano's tokenizer: a byte-level BPE of some hundred tokens, made from what can be said about its world."""
 
 from functools import cache, lru_cache
+from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -61,3 +62,18 @@ def word_id(word: str) -> int:
     if len(ids) != 1:
         raise ValueError(f"the word {word!r} takes {len(ids)} tokens, expected 1; raise VOCAB_SIZE")
     return ids[0]
+
+
+# Words that stand in slots have ids of their own, after those of text: text never turns into them, and the decoder can
+# tell what is seen, heard and said.
+SLOT_WORDS = {
+    "video": (FILLER, "one", "two", *THINGS, *COLOURS, *MOTIONS),
+    "audio": (FILLER, "one", "two", "three", *THINGS),
+}
+
+
+@cache
+def slot_word_ids(stream: Literal["video", "audio"]) -> dict[str, int]:
+    """Word -> its id in the slots of a stream."""
+    first = len(build_tokenizer()) + (len(SLOT_WORDS["video"]) if stream == "audio" else 0)
+    return {word: first + index for index, word in enumerate(SLOT_WORDS[stream])}

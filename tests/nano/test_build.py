@@ -1,0 +1,87 @@
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from avllm.checkpoints.load import load_model
+from avllm.errors import CheckpointError, ConfigError
+from avllm.nano.assemble import assemble
+from avllm.nano.build import BuildError, _in_parallel, build, finish
+from avllm.nano.tokenizer import slot_word_ids
+
+
+def _succeed(path: Path) -> None:
+    path.write_text("done")
+
+
+def _fail() -> None:
+    raise ValueError("on purpose")
+
+
+def _never_end(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def test_lines_run_side_by_side(tmp_path):
+    _in_parallel({name: (_succeed, (tmp_path / name,)) for name in ("a", "b")})
+
+    assert (tmp_path / "a").exists()
+    assert (tmp_path / "b").exists()
+
+
+def test_a_line_that_fails_ends_the_others(tmp_path):
+    with pytest.raises(BuildError, match=r"fails stopped.*--resume"):
+        _in_parallel({"fails": (_fail, ()), "waits": (_never_end, (tmp_path / "pid",))})
+
+    if (tmp_path / "pid").exists():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_build_is_not_overwritten(tmp_path):
+    (tmp_path / "parts").mkdir()
+
+    with pytest.raises(ConfigError, match="--resume"):
+        build(tmp_path)
+
+
+def test_parts_become_a_system(tmp_path):
+    table = torch.randn(688, 128)
+    save_file({"decoder.model.embed_tokens.weight": table}, tmp_path / "decoder.safetensors")
+
+    assemble([tmp_path / "decoder.safetensors"], tmp_path / "start")
+    model, processor = load_model(finish(tmp_path / "start", tmp_path / "nano"))
+
+    assert torch.allclose(model.get_input_embeddings().weight, table, atol=1e-3)
+    words = table[list(slot_word_ids("audio").values())]
+    assert torch.allclose(model.branches["audio"].connector.projection.bias, words.mean(0), atol=1e-3)
+    assert sum(path.stat().st_size for path in (tmp_path / "nano").iterdir()) < 10_000_000
+    assert processor.tokenizer.decode(processor.tokenizer("a red drum").input_ids).strip() == "a red drum"
+
+
+def test_names_a_weight_that_does_not_fit(tmp_path):
+    save_file({"decoder.model.embed_tokens.weight": torch.zeros(7, 128)}, tmp_path / "decoder.safetensors")
+
+    with pytest.raises(CheckpointError, match=r"embed_tokens.weight is \[7, 128\], configs/nano.yaml has \[688, 128\]"):
+        assemble([tmp_path / "decoder.safetensors"], tmp_path / "start")
+
+
+@pytest.mark.slow
+def test_a_quick_build_answers_far_above_chance_on_unseen_clips(tmp_path, caplog):
+    """Learning as a whole: if a change breaks training, this says so."""
+    from avllm.nano.score import score
+
+    caplog.set_level(logging.INFO)
+    folder = build(tmp_path / "build", quick=True)
+    found = score(num_clips=60, seed=11, model=folder).to_dict()["scores"]
+
+    assert (tmp_path / "build" / "video_stage2" / "curve.png").exists()
+    shown = {kind: figures["accuracy"] for kind, figures in found.items()}
+    # By chance: thing 1/8, colour 1/8, hearing 1/9, caption under 1/400.
+    least = {"thing": 0.5, "colour": 0.6, "hearing": 0.5, "caption": 0.15}
+    assert all(shown[kind] >= value for kind, value in least.items()), shown

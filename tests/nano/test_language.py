@@ -1,0 +1,109 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from avllm.nano.grammar import ALWAYS, GRAMMAR, expand, is_test, wordings
+from avllm.nano.language import Facts, answers, ask, draw_questions, in_order, random_facts
+from avllm.nano.world import Scene, Sound, Thing, is_held_out
+
+DRUM = Thing(name="drum", colour="red", rgb=(228, 30, 38), motion="left")
+BELL = Thing(name="bell", colour="blue", rgb=(45, 80, 250), appears_s=2.0)
+
+
+def sounds(*names: str) -> tuple[Sound, ...]:
+    return tuple(Sound(name=name, start_s=1.2 * i) for i, name in enumerate(names))
+
+
+def test_expands_nested_alternatives():
+    assert set(expand("(a|b (c|d)) e")) == {"a e", "b c e", "b d e"}
+
+
+@pytest.mark.parametrize("kind", GRAMMAR)
+def test_every_kind_keeps_some_wordings_for_testing_and_shares_none(kind):
+    train, test = set(wordings(kind)), set(wordings(kind, "test"))
+
+    assert train
+    assert test
+    assert not train & test
+    assert not test & ALWAYS
+
+
+def test_what_people_type_first_is_trained_on():
+    everything = {text for kind in GRAMMAR for text in wordings(kind)}
+
+    assert everything >= ALWAYS
+    assert not any(is_test(text) for text in ALWAYS)
+
+
+def test_answers_about_one_thing_and_two_sounds():
+    found = answers(Facts.of(Scene(things=(DRUM,), sounds=sounds("car", "bird"))))
+
+    assert found["caption"] == "a red drum moving left"
+    assert found["hearing"] == found["sound_order"] == "first a car, then a bird"
+    assert found["joint"] == "a red drum moving left, with the sound of a car, then a bird"
+    assert (found["count"], found["sound_count"], found["what_moves"]) == ("one", "two", "the drum")
+    assert not {"match", "second"} & set(found)
+
+
+def test_answers_about_two_things_in_silence():
+    found = answers(Facts.of(Scene(things=(DRUM, BELL))))
+
+    assert found["caption"] == "first a red drum, then a blue bell"
+    assert (found["first"], found["second"], found["silence"]) == ("the drum", "the bell", "yes")
+    assert found["joint"] == "first a red drum, then a blue bell, in silence"
+
+
+def test_match_is_asked_of_one_thing_and_one_sound():
+    assert answers(Facts.of(Scene(things=(DRUM,), sounds=sounds("drum"))))["match"] == "yes"
+    assert answers(Facts.of(Scene(things=(DRUM,), sounds=sounds("bell"))))["match"] == "no"
+
+
+def test_says_which_stream_is_not_there():
+    facts = Facts.of(Scene(things=(DRUM,)), has_audio=False)
+
+    assert answers(facts)["hearing"] == "there is no sound track"
+    assert answers(facts)["joint"] == "a red drum moving left"
+
+
+def test_colours_without_a_name_are_never_asked_for():
+    thing = Thing(name="drum", colour=None, rgb=(120, 120, 120))
+    found = answers(Facts.of(Scene(things=(thing,))))
+
+    assert not {"caption", "colour", "joint"} & set(found)
+
+
+def test_yes_and_no_are_balanced_and_true():
+    rng = np.random.default_rng(0)
+    facts = Facts.of(Scene(things=(DRUM, BELL), sounds=sounds("car")))
+
+    asked = [ask(facts, kind, rng) for kind in ("sees", "hears") for _ in range(300)]
+    said = [question for question in asked if question]
+
+    assert 0.42 < np.mean([question.answer == "yes" for question in said]) < 0.58
+    for question in said:
+        words = question.text.lower().strip("?.").split()
+        if question.answer == "yes":
+            assert {"drum", "bell", "car"} & set(words)
+
+
+def test_training_never_names_a_held_out_pair():
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        facts = random_facts(rng)
+        assert not any(is_held_out(name, colour) for colour, name, _ in facts.things or ())
+        for question in draw_questions(facts, rng, 4):
+            words = question.text.lower().strip("?.").split() + question.answer.split()
+            assert not any(is_held_out(b, a) for a, b in pairwise(words))
+
+
+def test_facts_stand_left_aligned_in_a_fixed_order():
+    facts = Facts.of(Scene(things=(DRUM, BELL), sounds=sounds("car")))
+
+    assert facts.video_words() == ["two", "red", "drum", "blue", "bell", "red drum", "blue bell"]
+    assert facts.audio_words() == ["one", "car", "none", "none"]
+
+
+def test_in_order():
+    assert in_order([]) == ""
+    assert in_order(["a", "b", "c"]) == "first a, then b, then c"

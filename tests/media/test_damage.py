@@ -2,6 +2,7 @@
 
 import io
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -38,10 +39,8 @@ def test_changed_bytes(good, name):
             for _ in range(rng.integers(1, 12)):
                 data[rng.integers(reach)] = rng.integers(256)
         for read in (open_video, open_audio, probe):
-            try:
+            with suppress(MediaError):  # and no other
                 read(bytes(data))
-            except MediaError as error:
-                assert len(str(error)) > 10
 
 
 def test_a_forged_rate_is_refused(good):

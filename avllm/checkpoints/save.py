@@ -35,6 +35,8 @@ def save_model(
         processor.save_pretrained(partial)
     if dtype is not None:
         _store_as(partial, dtype)
+    for file in partial.glob("*.safetensors"):  # safetensors writes for the owner alone
+        file.chmod((partial / "config.json").stat().st_mode)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(folder)

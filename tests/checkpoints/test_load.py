@@ -42,6 +42,7 @@ def test_half_precision_storage_runs_in_full_precision_on_a_cpu(saved):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert torch.equal(model.state_dict()[BIAS], stored[BIAS].float())
     assert not model.training
+    assert (saved / "model.safetensors").stat().st_mode == (saved / "config.json").stat().st_mode
     assert processor.slot_ids == model.config.slot_ids() == load_config(saved).slot_ids()
 
 

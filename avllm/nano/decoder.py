@@ -17,13 +17,13 @@ from avllm.nano.fitting import Progress, fit, start_wide, write_metrics, write_w
 from avllm.nano.grammar import Wording
 from avllm.nano.language import FILLER, SHARES, Facts, Question, ask, draw_questions, primer_questions, random_facts
 from avllm.nano.tokenizer import SLOT_WORDS, ids_of, slot_word_ids, word_id
-from avllm.nano.world import scene_rng
+from avllm.nano.world import COLOURS, THINGS, scene_rng
 
 NUM_VIDEO_SLOTS, NUM_AUDIO_SLOTS = 12, 8
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 FILE = "decoder.safetensors"
 NOISE, CHAT_SHARE, EMBEDDING_STD = 0.25, 0.15, 0.05
-COLOUR_WEIGHT, NUM_MATCHING, MATCH_GAIN, NUM_COPYING = 0.6, 2, 1.3, 3
+COLOUR_WEIGHT, NUM_MATCHING, MATCH_GAIN = 0.6, 2, 0.5
 NO_WORD = -1  # a slot without a word: noise alone
 
 
@@ -170,8 +170,8 @@ def logits_of_answers(
 def start_decoder(decoder: LlamaForCausalLM) -> None:
     """Weights that make it easy to find a word of the question among the slots: yes and no are learned sooner.
 
-    A word in a slot is the word and a mark of its stream. The first layers start with equal queries and keys, so that
-    equal words attend to each other, and with outputs that hand on what is attended to as it is.
+    A word in a slot is the word and a mark of its stream. Two heads of the first layer start with equal queries and
+    keys in the space of the things' names, so that equal names attend to each other wherever they stand.
     """
     start_wide(decoder.model)
     table = decoder.model.embed_tokens.weight
@@ -180,13 +180,24 @@ def start_decoder(decoder: LlamaForCausalLM) -> None:
         mark = torch.randn(table.shape[1]) * EMBEDDING_STD
         for word, index in slot_word_ids(stream).items():
             table[index] = table[word_id(word)] + mark
-    for index, layer in enumerate(decoder.model.layers):
-        attention = layer.self_attn
-        if index < NUM_MATCHING:
-            attention.q_proj.weight *= MATCH_GAIN
-            attention.k_proj.weight.copy_(attention.q_proj.weight)
-        if index < NUM_COPYING:
-            attention.o_proj.weight.copy_(attention.v_proj.weight.T)
+    width = decoder.config.hidden_size // decoder.config.num_attention_heads
+    # Rotary positions turn dimension i with i + width / 2, the last of each half slowly: these ignore the distance.
+    half, eighth = width // 2, width // 8
+    slow = [*range(half - eighth, half), *range(width - eighth, width)]
+    things, colours = (
+        torch.linalg.qr(torch.stack([table[word_id(word)] for word in words]).T)[0].T for words in (THINGS, COLOURS)
+    )
+    attention = decoder.model.layers[0].self_attn
+    for head in range(NUM_MATCHING):
+        rows = [head * width + index for index in slow]
+        turned = torch.linalg.qr(torch.randn(len(rows), len(rows)))[0] @ things[: len(rows)]
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.weight[head * width : (head + 1) * width] = 0
+            projection.weight[rows] = MATCH_GAIN**0.5 * turned
+    # The last of them hands on the colour that stands with the thing.
+    own = slice((NUM_MATCHING - 1) * width, (NUM_MATCHING - 1) * width + len(COLOURS))
+    attention.v_proj.weight[own] = colours / 2
+    attention.o_proj.weight[:, own] = colours.T / 2
 
 
 @torch.no_grad()
@@ -216,30 +227,26 @@ def measure(
     return {kind: float(np.mean(found)) for kind, found in right.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """A part of the training: up to which share of the steps, and what a row asks.
+# Rows of a batch by what they ask: bare questions of all kinds; which colour a thing has; what compares question and
+# slots; whole sentences.
+ROWS = {"bare": 96, "colours": 64, "comparisons": 64, "sentences": 48}
+BARE_UNTIL, MIXED_UNTIL = 0.25, 0.7  # shares of the steps
 
-    Args:
-        until: share of all steps.
-        rows: rows of a batch.
-        noise: see `embed`.
+
+def lesson_at(step: int, steps: int) -> str:
+    """What a step teaches: bare questions, then comparing in turn with sentences, then sentences alone.
+
+    With all kinds at once, the answers that compare question and slots stay at chance for long; alone, they are learned
+    in some hundred steps, and every third step with sentences keeps the rest.
     """
+    if step < BARE_UNTIL * steps:
+        return "bare"
+    if step < MIXED_UNTIL * steps:
+        return ("colours", "comparisons", "sentences")[step % 3]
+    return "sentences"
 
-    until: float
-    rows: int
-    noise: float
 
-
-# First which colour a thing has, then what compares, then all kinds, bare; at last whole sentences. With everything at
-# once, the answers that compare question and slots stay at chance for long, as the others pull the layers elsewhere.
-LESSONS = {
-    "colours": Lesson(until=0.167, rows=64, noise=0.1),
-    "comparisons": Lesson(until=0.295, rows=72, noise=0.12),
-    "bare": Lesson(until=0.423, rows=80, noise=0.18),
-    "sentences": Lesson(until=1.0, rows=48, noise=NOISE),
-}
-COMPARING = {"colour_of": 0.3, "sees": 0.35, "match": 0.25, "hears": 0.1}
+COMPARING = {"sees": 0.55, "match": 0.3, "hears": 0.15}
 MIN_ASKED = 2
 
 
@@ -264,14 +271,14 @@ def draw_row(name: str, rng: np.random.Generator) -> tuple[Facts, list[Question]
 
 
 def train_decoder(
-    out_dir: Path, *, seed: int = 0, steps: int = 780, lr: float = 1.5e-3, quick: bool = False,
+    out_dir: Path, *, seed: int = 0, steps: int = 900, lr: float = 1.5e-3, quick: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Trains the decoder on facts and questions in words, lesson by lesson, and writes `decoder.safetensors`.
 
     Args:
         out_dir: also gets decoder.json (metrics), decoder.csv, decoder.png and the checkpoint to resume from.
-        steps: see `LESSONS` for what happens in them.
+        steps: of all lessons.
         quick: a shortened run.
 
     Returns:
@@ -285,11 +292,12 @@ def train_decoder(
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = scene_rng("decoder", seed, step), torch.Generator().manual_seed(seed * 1_000_003 + step)
-        name, lesson = next(item for item in LESSONS.items() if step < item[1].until * steps)
-        rows = [draw_row(name, rng) for _ in range(lesson.rows)]
-        is_sentence = name == "sentences"
-        drawn = make_batch(rows, [bool(is_sentence and rng.random() < CHAT_SHARE) for _ in rows], not is_sentence)
-        embedded = embed(decoder, drawn, noise=lesson.noise, generator=generator)
+        name = lesson_at(step, steps)
+        rows = [draw_row(name, rng) for _ in range(ROWS[name])]
+        is_chat = [bool(name == "sentences" and rng.random() < CHAT_SHARE) for _ in rows]
+        # Half of the bare questions are answered right after their last word, where the answer is found first.
+        drawn = make_batch(rows, is_chat, name != "sentences" and step % 2 == 0)
+        embedded = embed(decoder, drawn, noise=NOISE, generator=generator)
         logits, ids = logits_of_answers(decoder, drawn, embedded)
         return {"answers": F.cross_entropy(logits, ids)}
 

@@ -23,6 +23,7 @@ from avllm.nano.tokenizer import slot_word_ids
 from avllm.nano.world import THINGS, Scene, Sound, scene_rng
 from avllm.nano.world_sampling import sample_scene
 
+SHARP_SHARE = 0.75  # of sounds: a segment is read as the sound from some share of it on, or else as silence
 IMAGE_SHARE = 0.05  # clips of one frame: an image is a video of one frame
 CAPTION_KINDS, HEARING_KINDS = ("caption",), ("hearing",)
 SEEN_KINDS = (
@@ -219,14 +220,16 @@ class AudioSource:
         A segment that holds only the end of a sound may be near it or near silence; how near is drawn per sample.
         """
         starts = np.linspace(0, max(duration_s - self.segment_seconds, 0), self.num_segments)
+        threshold, is_sharp = float(rng.uniform(0.05, 0.45)), rng.random(len(sounds)) < SHARP_SHARE
         steepness = float(np.exp(rng.uniform(-1.5, 1.0)))
         mixed = self._draw(rng, BLANK, self.num_segments)
         shares = torch.zeros(self.num_segments, 1)
         total = torch.zeros_like(mixed)
-        for sound in sounds:
+        for sound, sharp in zip(sounds, is_sharp, strict=True):
             ends = np.minimum(starts + self.segment_seconds, sound.start_s + sound.seconds)
             covered = np.clip((ends - np.maximum(starts, sound.start_s)) / self.segment_seconds, 0, 1)
-            share = torch.from_numpy(covered**steepness * (covered > 0)).float()[:, None]
+            filled = covered > threshold if sharp else covered**steepness * (covered > 0)
+            share = torch.from_numpy(np.asarray(filled, dtype=np.float32))[:, None]
             pictures = self._draw(rng, THINGS.index(sound.name), 1 if rng.random() < 0.5 else self.num_segments)
             total, shares = total + share * pictures, shares + share
         shares = shares.clamp(min=1e-6)

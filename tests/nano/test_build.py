@@ -57,9 +57,9 @@ def test_parts_become_a_system(tmp_path):
     assemble([tmp_path / "decoder.safetensors"], tmp_path / "start")
     model, processor = load_model(finish(tmp_path / "start", tmp_path / "nano"))
 
-    assert torch.allclose(model.get_input_embeddings().weight, table, atol=1e-3)
+    assert torch.allclose(model.get_input_embeddings().weight, table, atol=5e-3)
     words = table[list(slot_word_ids("audio").values())]
-    assert torch.allclose(model.branches["audio"].connector.projection.bias, words.mean(0), atol=1e-3)
+    assert torch.allclose(model.branches["audio"].connector.projection.bias, words.mean(0), atol=5e-3)
     assert sum(path.stat().st_size for path in (tmp_path / "nano").iterdir()) < 10_000_000
     assert processor.tokenizer.decode(processor.tokenizer("a red drum").input_ids).strip() == "a red drum"
 

@@ -8,18 +8,17 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from avllm.config import find_file, load
 from avllm.demo.config import DemoConfig
+from avllm.demo.conversation import Conversations
 from avllm.demo.examples import Example, load_examples
+from avllm.demo.model import DemoModel
+from avllm.demo.terminal import answer_example
 from avllm.demo.uploads import Uploads
 from avllm.errors import ConfigError
-
-if TYPE_CHECKING:
-    from avllm.demo.model import DemoModel
 
 log = logging.getLogger(__name__)
 FIRST_PORT = 7860
@@ -57,9 +56,6 @@ def serve(
         log.warning("listening on %s: everyone who reaches this machine can use the demo", config.host)
     console = Console(highlight=False, markup=False)
 
-    from avllm.demo.model import DemoModel
-    from avllm.demo.terminal import answer_example
-
     with DemoModel.load(config) as demo_model:
         examples = load_examples(config.page.examples)
         if examples:
@@ -69,23 +65,21 @@ def serve(
 
 
 def serve_page(
-    demo_model: "DemoModel", config: DemoConfig, port: int, examples: tuple[Example, ...], console: Console
+    demo_model: DemoModel, config: DemoConfig, port: int, examples: tuple[Example, ...], console: Console
 ) -> None:
     """Serves the page until Ctrl-C or SIGTERM; then every visitor's file is gone."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     uploads = Uploads(max_bytes=config.media.max_upload_mb * 2**20)
+    conversations = Conversations(demo_model, config, uploads)
     # Gradio reads these when it is imported. It stores uploads where we remove them, and reports to nobody.
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-
-    from avllm.demo.conversation import Conversations
-    from avllm.demo.look import launch_options
-    from avllm.demo.page import Page
-
-    conversations = Conversations(demo_model, config, uploads)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
     blocks = None
     try:
+        from avllm.demo.look import launch_options
+        from avllm.demo.page import Page
+
         posters = tuple(replace(example, poster=demo_model.inspect(example.path, "").poster) for example in examples)
         blocks = Page(conversations, posters).build()
         blocks.launch(

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -42,10 +43,10 @@ def assemble(parts: Sequence[Path], folder: Path, *, seed: int = 0) -> Path:
                 expected = list(own[name].shape) if name in own else "no such weight"
                 raise CheckpointError(f"{path}: {name} is {list(value.shape)}, configs/nano.yaml has {expected}")
             own[name].copy_(value)
-    table = model.get_input_embeddings().weight.detach()
+    table = cast(nn.Embedding, model.get_input_embeddings()).weight.detach()
     for name, branch in model.branches.items():
-        words = table[list(slot_word_ids(name).values())]  # type: ignore[arg-type, index]
-        start_connector(branch.connector, words, is_unit=name == "audio")  # type: ignore[union-attr, arg-type]
+        words = table[list(slot_word_ids(cast(Literal["video", "audio"], name)).values())]
+        start_connector(cast(TemporalQFormer, branch.connector), words, is_unit=name == "audio")
     model.eval()
     save_model(model, AvllmProcessor.from_config(config, build_tokenizer()), folder)
     return folder

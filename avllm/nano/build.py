@@ -56,12 +56,12 @@ def build(out: str | Path = "outputs/nano", *, seed: int = 0, resume: bool = Fal
 
 def finish(stage: Path, target: Path) -> Path:
     """Writes the last stage's model with weights in half the bytes."""
-    import torch
-
     from avllm.checkpoints.save import save_model
     from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 
-    model = AvllmForConditionalGeneration.from_pretrained(stage).to(torch.float16)
+    model = AvllmForConditionalGeneration.from_pretrained(stage)
+    assert isinstance(model, AvllmForConditionalGeneration)
+    model.half()
     shutil.rmtree(target, ignore_errors=True)
     save_model(model, AvllmProcessor.from_pretrained(stage), target)
     return target

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from avllm.model import AvllmConfig
 from avllm.nano.fitting import Progress, fit, start_wide, write_metrics, write_weights
@@ -142,7 +142,7 @@ def embed(
     decoder: LlamaForCausalLM, batch: Batch, *, noise: float, generator: torch.Generator
 ) -> Float[Tensor, "b l d"]:
     """Embeddings of the ids; those in slots with noise, as a connector's output will never be exact."""
-    table = decoder.get_input_embeddings()
+    table = decoder.model.embed_tokens
     has_two = (batch.more != NO_WORD)[..., None]
     # The name of the thing leads: it is what a question looks for, the colour is what is read there.
     embedded = table(batch.ids.clamp(min=0)) * torch.where(has_two, COLOUR_WEIGHT, 1.0)
@@ -187,7 +187,7 @@ def start_decoder(decoder: LlamaForCausalLM) -> None:
     things, colours = (
         torch.linalg.qr(torch.stack([table[word_id(word)] for word in words]).T)[0].T for words in (THINGS, COLOURS)
     )
-    attention = decoder.model.layers[0].self_attn
+    attention: Any = decoder.model.layers[0].self_attn
     for head in range(NUM_MATCHING):
         rows = [head * width + index for index in slow]
         turned = torch.linalg.qr(torch.randn(len(rows), len(rows)))[0] @ things[: len(rows)]
@@ -287,7 +287,7 @@ def train_decoder(
     out_dir.mkdir(parents=True, exist_ok=True)
     steps = min(steps, 330) if quick else steps
     torch.manual_seed(seed)
-    decoder = LlamaForCausalLM(AvllmConfig.from_yaml("nano").text_config)
+    decoder = LlamaForCausalLM(cast(LlamaConfig, AvllmConfig.from_yaml("nano").text_config))
     start_decoder(decoder)
 
     def losses(step: int) -> dict[str, Tensor]:

@@ -84,9 +84,10 @@ class Facts:
 
     def caption(self) -> str:
         """What is seen, in a phrase."""
-        things = [f"a {colour} {name}" for colour, name, _ in self.things or ()]
+        shown = [*(self.things or ())]
+        things = [f"a {colour} {name}" for colour, name, _ in shown]
         if len(things) == 1:
-            return f"{things[0]} {MOTION_PHRASES[(self.things or ())[0][2]]}"
+            return f"{things[0]} {MOTION_PHRASES[shown[0][2]]}"
         return in_order(things) if things else NOTHING
 
     def heard(self) -> str:

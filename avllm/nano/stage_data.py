@@ -146,8 +146,9 @@ class VideoSource:
     def clip(self, index: int, rng: np.random.Generator) -> tuple[Facts, Tensor]:
         """What a clip shows, and its features [t q d]; sometimes one frame of it alone."""
         facts, features = Facts.of(self.scenes[index], has_audio=False), self.features[index].float()
-        if len(facts.things or ()) == 1 and rng.random() < IMAGE_SHARE:
-            (colour, name, _), frame = (facts.things or ())[0], int(rng.integers(len(features)))
+        things = [*(facts.things or ())]
+        if len(things) == 1 and rng.random() < IMAGE_SHARE:
+            (colour, name, _), frame = things[0], int(rng.integers(len(features)))
             return Facts(things=((colour, name, "still"),), sounds=None), features[frame : frame + 1]
         return facts, features
 

@@ -164,7 +164,7 @@ def _add_train(commands) -> None:
     parser = _command(commands, "train", _train, "train one stage from its YAML")
     parser.add_argument("stage", help="a stage YAML, for example train_configs/nano/video_stage1.yaml")
     parser.add_argument(
-        "overrides", nargs="*", metavar="A.B=C", help="overrides, for example optimizer.lr=1.0e-4 output=runs/a"
+        "overrides", nargs="*", metavar="A.B=C", help="overrides, for example schedule.lr=1.0e-4 output=runs/a"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of the output folder")
 

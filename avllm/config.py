@@ -94,7 +94,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     for override in overrides:
         path, sign, text = override.partition("=")
         if not sign or not path.strip():
-            raise ConfigError(f"override {override!r}: expected KEY.PATH=VALUE, for example optimizer.lr=1.0e-4")
+            raise ConfigError(f"override {override!r}: expected KEY.PATH=VALUE, for example schedule.lr=1.0e-4")
         *parents, last = path.strip().split(".")
         node: Any = result
         for depth, key in enumerate(parents):

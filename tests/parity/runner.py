@@ -38,14 +38,21 @@ class Result:
 
 
 def run(path: Path) -> list[Result]:
-    """Runs one case, every case of a folder, or one manifest."""
+    """Runs one case, every case below a folder, or one manifest."""
     path = path.resolve()
     if not path.exists():
         return [Result(path.name, [Row("(case)", None, "", False, f"{path} does not exist")])]
-    cases = [path] if is_case(path) else sorted(child for child in path.iterdir() if child.is_dir())
+    cases = cases_below(path)
     if not cases:
         return [Result(path.name, [Row("(case)", None, "", False, f"{path} holds no case")])]
     return [Result(case.name, run_case(case)) for case in cases]
+
+
+def cases_below(path: Path) -> list[Path]:
+    """The case itself, or those of a folder of cases, of folders of such folders, and so on."""
+    if is_case(path):
+        return [path]
+    return [case for child in sorted(path.iterdir()) if child.is_dir() for case in cases_below(child)]
 
 
 def is_case(path: Path) -> bool:

@@ -147,3 +147,10 @@ def break_weight(weights: dict[str, torch.Tensor], key: str, fault: str) -> str:
         weights["other." + key] = tensor
         return "other." + key
     return key
+
+
+def test_a_folder_of_systems_runs_the_cases_of_each():
+    names = [path.name for path in runner.cases_below(COPIES)]
+
+    assert names == [path.name for path in runner.cases_below(COPIES / SYSTEM)]
+    assert {"eva_vit", "qformer", "prompts"} <= set(names)

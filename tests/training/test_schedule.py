@@ -7,7 +7,8 @@ import pytest
 from avllm.training.schedule import Schedule
 
 GOLDEN = Path(os.environ.get("AVLLM_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
-CASES = [GOLDEN / "video_llama" / "prompts" / "schedule.json", Path(__file__).parents[1] / "golden" / "schedule.json"]
+STORED = Path(__file__).parents[1] / "golden"
+CASES = [folder / "video_llama" / "prompts" / "schedule.json" for folder in (GOLDEN, STORED)]
 
 
 @pytest.mark.parametrize("path", CASES, ids=["shared", "stored"])

@@ -63,13 +63,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = _cycle(step, steps, warmup) * lr
         terms = losses(step)
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise NumericError(f"{name}: loss is {loss.item()} at step {step}; expected a finite number; lower lr")
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        _descend(optimiser, parameters, terms, name, step)
         for key, value in terms.items():
             sums[key] = sums.get(key, 0.0) + value.item()
         count = (step + 1) % log_every or log_every
@@ -88,6 +82,18 @@ def fit(
             write_curve(out_dir, name, rows)
     modules.eval()
     return seconds
+
+
+def _descend(
+    optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], terms: Mapping[str, Tensor], name: str, step: int
+) -> None:
+    loss = torch.stack(list(terms.values())).sum()
+    if not torch.isfinite(loss):
+        raise NumericError(f"{name}: loss is {loss.item()} at step {step}; expected a finite number; lower lr")
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
 
 
 def _cycle(step: int, steps: int, warmup: int) -> float:

@@ -73,8 +73,8 @@ class TemporalQFormer(nn.Module):
             """Builds it with random weights between an encoder and a decoder of these widths."""
             return TemporalQFormer(self, in_width=in_width, out_width=out_width)
 
-        def num_tokens(self, num_frames: int) -> int:
-            """Media tokens that a clip of `num_frames` becomes: always `num_queries`."""
+        def num_tokens(self, num_frames: int, num_patches: int) -> int:
+            """Tokens for the decoder of an encoder's [t p d]: always `num_queries`."""
             return self.num_queries
 
     def __init__(self, config: Config, *, in_width: int, out_width: int) -> None:
@@ -94,10 +94,6 @@ class TemporalQFormer(nn.Module):
             dropout=config.dropout,
         ).build(context_width=frame_width)
         self.projection = nn.Linear(config.width, out_width)
-
-    def num_tokens(self, num_frames: int) -> int:
-        """Media tokens that a clip of `num_frames` becomes."""
-        return self.config.num_tokens(num_frames)
 
     def prefix(self, tokens: Float[Tensor, "b t p d_in"]) -> Float[Tensor, "b t q d"]:
         """The part that sees one frame at a time; the tokens unchanged without a `frame_qformer`."""

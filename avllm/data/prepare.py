@@ -76,7 +76,7 @@ class Prepare:
         clip = next(clips, None)
         if clip is None:
             raise DataError(f"{where}: more media than stored features of the {branch} branch; expected one for each")
-        count = self.processor.num_tokens(branch, len(clip))
+        count = self.processor.branches[branch].connector.num_tokens(*clip.shape[:2])
         return PromptMedium(kind=medium.kind, branch=branch, num_tokens=count)
 
     def _open(self, medium: Medium, branch: str, seed: int) -> Any:

@@ -1,5 +1,6 @@
 """EVA-CLIP: the vision transformer that sees each frame in Video-LLaMA and VideoChat."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,11 @@ class EvaClip(nn.Module):
         depth: int = 39
         num_heads: int = 16
         mlp_ratio: float = 4.3637
+
+        def token_shape(self, shape: Sequence[int]) -> tuple[int, int]:
+            """(t, p) of the tokens for frames of shape (t, c, h, w)."""
+            rows, columns = patch_grid(shape[-2], shape[-1], self.patch_size)
+            return shape[0], 1 + rows * columns
 
         def build(self) -> "EvaClip":
             """Builds the encoder with random weights."""

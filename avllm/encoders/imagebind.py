@@ -1,6 +1,7 @@
 """ImageBind: pictures, sounds and texts as vectors of one space. Video-LLaMA hears with it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -248,6 +249,10 @@ class ImageBind(nn.Module):
         vision: VisionConfig | None = None
         audio: AudioConfig | None = None
         text: TextConfig | None = None
+
+        def token_shape(self, shape: Sequence[int]) -> tuple[int, int]:
+            """(t, p) of the tokens for segments or frames of shape (t, ...): one vector each."""
+            return shape[0], 1
 
         def build(self) -> "ImageBind":
             """Builds the encoder with random weights."""

@@ -45,6 +45,11 @@ class SegmentConfig:
     channels: Literal["first", "mean"] = "first"
     timing: Literal["pytorchvideo-0.1.5", "git"] = "pytorchvideo-0.1.5"
 
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(c, f, n) of a segment."""
+        return 1, self.num_mel_bins, self.num_frames
+
     def __post_init__(self) -> None:
         for name in ("num_segments", "segment_seconds", "sample_rate", "num_mel_bins", "num_frames", "std"):
             if not getattr(self, name) > 0:

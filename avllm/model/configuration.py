@@ -1,6 +1,6 @@
 """What a system is made of: its YAML as typed data, and the same inside a `transformers` configuration."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -43,6 +43,11 @@ class Frames:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of a frame."""
+        return 3, self.size, self.size
+
 
 # Faults of published code that can be had back; `avllm.model.quirks` says what each does.
 Quirk = Literal["vicuna_label_drift", "cut_prompt_from_left"]
@@ -57,6 +62,10 @@ class BranchConfig:
     encoder: Annotated[Any, Choice(ENCODERS)]
     connector: Annotated[Any, Choice(CONNECTORS)]
     slot: str = "<ImageHere>"
+
+    def num_tokens(self, shape: Sequence[int]) -> int:
+        """m, slots that a medium of shape (t, c, h, w) takes in the prompt."""
+        return self.connector.num_tokens(*self.encoder.token_shape(shape))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,10 +37,6 @@ class Branch(nn.Module):
         self.connector = config.connector.build(in_width=self.encoder.width, out_width=out_width)
         self.modality: Literal["own", "vision"] = "own"
 
-    def num_tokens(self, num_frames: int) -> int:
-        """m, tokens that a medium of `num_frames` frames or segments takes in the prompt."""
-        return self.connector.num_tokens(num_frames)
-
     def features(
         self, media: Float[Tensor, "n t *rest"], modality: Literal["own", "vision"] | None = None
     ) -> Float[Tensor, "n t q d"]:

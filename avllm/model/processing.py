@@ -94,8 +94,9 @@ class AvllmProcessor(ProcessorMixin):
         return self.tokenizer.pad_token_id or 0
 
     def num_tokens(self, branch: str, num_frames: int) -> int:
-        """m, slots that a medium of `num_frames` frames or segments takes."""
-        return self._branch(branch).connector.num_tokens(num_frames)
+        """m, slots that a medium of `num_frames` frames or segments takes, at the system's sizes."""
+        settings = self._branch(branch)
+        return settings.num_tokens((num_frames, *settings.media.frame_shape))
 
     def read(
         self,
@@ -158,7 +159,7 @@ class AvllmProcessor(ProcessorMixin):
 
     def medium(self, loaded: Loaded) -> Medium:
         """What the prompt needs to know of an opened medium."""
-        count = self.num_tokens(loaded.branch, len(loaded.values))
+        count = self._branch(loaded.branch).num_tokens(loaded.values.shape)
         return Medium(kind=loaded.kind, branch=loaded.branch, num_tokens=count, times_s=loaded.times_s)
 
     def encode(

@@ -22,7 +22,7 @@ from avllm.nano.world import COLOURS, THINGS, scene_rng
 NUM_VIDEO_SLOTS, NUM_AUDIO_SLOTS = 12, 8
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 FILE = "decoder.safetensors"
-NOISE, CHAT_SHARE, EMBEDDING_STD = 0.25, 0.15, 0.05
+NOISE, BARE_NOISE, CHAT_SHARE, EMBEDDING_STD = 0.25, 0.15, 0.35, 0.05
 COLOUR_WEIGHT, NUM_MATCHING, MATCH_GAIN = 0.6, 2, 0.5
 NO_WORD = -1  # a slot without a word: noise alone
 
@@ -230,19 +230,19 @@ def measure(
 # Rows of a batch by what they ask: bare questions of all kinds; which colour a thing has; what compares question and
 # slots; whole sentences.
 ROWS = {"bare": 96, "colours": 64, "comparisons": 64, "sentences": 48}
-BARE_UNTIL, MIXED_UNTIL = 0.25, 0.7  # shares of the steps
+BARE_UNTIL, MIXED_UNTIL = 0.22, 0.72  # shares of the steps
 
 
 def lesson_at(step: int, steps: int) -> str:
     """What a step teaches: bare questions, then comparing in turn with sentences, then sentences alone.
 
     With all kinds at once, the answers that compare question and slots stay at chance for long; alone, they are learned
-    in some hundred steps, and every third step with sentences keeps the rest.
+    in some hundred steps, and every fourth step with sentences keeps the rest.
     """
     if step < BARE_UNTIL * steps:
         return "bare"
     if step < MIXED_UNTIL * steps:
-        return ("colours", "comparisons", "sentences")[step % 3]
+        return ("colours", "comparisons", "colours", "sentences")[step % 4]
     return "sentences"
 
 
@@ -295,9 +295,10 @@ def train_decoder(
         name = lesson_at(step, steps)
         rows = [draw_row(name, rng) for _ in range(ROWS[name])]
         is_chat = [bool(name == "sentences" and rng.random() < CHAT_SHARE) for _ in rows]
-        # Half of the bare questions are answered right after their last word, where the answer is found first.
-        drawn = make_batch(rows, is_chat, name != "sentences" and step % 2 == 0)
-        embedded = embed(decoder, drawn, noise=NOISE, generator=generator)
+        # Most bare questions are answered right after their last word, where the answer is found first.
+        drawn = make_batch(rows, is_chat, name != "sentences" and step % 3 != 0)
+        noise = NOISE if name == "sentences" else BARE_NOISE
+        embedded = embed(decoder, drawn, noise=noise, generator=generator)
         logits, ids = logits_of_answers(decoder, drawn, embedded)
         return {"answers": F.cross_entropy(logits, ids)}
 

@@ -31,7 +31,7 @@ def test_forward_is_prefix_then_resample():
     features = connector.prefix(tokens)
 
     assert features.shape == (2, 3, 3, 8)
-    assert connector(tokens).shape == (2, connector.num_tokens(3), 10)
+    assert connector(tokens).shape == (2, connector.config.num_tokens(3, tokens.shape[2]), 10)
     assert torch.equal(connector(tokens), connector.resample(features))
 
 

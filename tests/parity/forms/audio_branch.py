@@ -57,5 +57,5 @@ def _stages(encoder: nn.Module, connector: nn.Module, media: Tensor, *, is_visio
     stages["imagebind_out"] = rearrange(embeddings, "b t 1 d -> b t d")
     stages["position_embeddings"] = repeat(connector.frame_embedding.table.weight[:t], "t d -> b t d", b=b)
     stages["audio_states"] = rearrange(stages.pop("placed"), "b t 1 d -> b t d")
-    stages["atts_llama"] = torch.ones(b, connector.num_tokens(t), dtype=torch.int64)  # all are attended to
+    stages["atts_llama"] = torch.ones(b, connector.config.num_tokens(t, 1), dtype=torch.int64)  # all are attended to
     return stages

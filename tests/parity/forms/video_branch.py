@@ -65,5 +65,5 @@ def _stages(encoder: nn.Module, connector: nn.Module, frames: Tensor) -> dict[st
     stages["frame_hidden_state"] = rearrange(stages.pop("placed"), "b t q d -> b (t q) d")
     # Every media token is attended to: the masks follow from the shapes.
     stages["frame_atts"] = torch.ones(b, t * q, dtype=torch.int64)
-    stages["atts_llama"] = torch.ones(b, connector.num_tokens(t), dtype=torch.int64)
+    stages["atts_llama"] = torch.ones(b, connector.config.num_tokens(t, 1), dtype=torch.int64)
     return stages

@@ -2,35 +2,49 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 
+from avllm.checkpoints import adapters
 from avllm.config import PACKAGE
-from avllm.errors import CheckpointError
+from avllm.errors import CheckpointError, ConfigError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor
 
 # Systems whose weights ship inside the package.
 SHIPPED = {"nano": PACKAGE / "nano" / "weights"}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+Quantization = Literal["int8", "nf4"]
+DTYPES = {
+    **{"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16},
+    **{"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16},
+}
 
 
 def find_model(name: str | Path) -> Path:
     """The folder of a model.
 
     Args:
-        name: a shipped system or a folder.
+        name: a shipped system, a folder, or the id of a repository on the Hugging Face hub (OWNER/NAME).
 
     Raises:
         CheckpointError: there is no such folder, or it holds no model; what is missing is named.
     """
     folder = SHIPPED.get(str(name), Path(name))
+    if not folder.is_dir() and isinstance(name, str) and HUB_ID.fullmatch(name):
+        folder = _download(name)
     if not folder.is_dir():
         what = "its weights are not installed" if str(name) in SHIPPED else "no such folder or name"
-        raise CheckpointError(f"model {name}: {what} ({folder}); expected a model folder or: {', '.join(SHIPPED)}")
+        raise CheckpointError(
+            f"model {name}: {what} ({folder}); expected a model folder, a hub id (OWNER/NAME) or: {', '.join(SHIPPED)}"
+        )
+    if adapters.is_adapter(folder):
+        return folder
     missing = [
         file
         for file in ("config.json", "processor_config.json", "tokenizer_config.json")
@@ -40,30 +54,98 @@ def find_model(name: str | Path) -> Path:
         missing.append("model.safetensors")
     if missing:
         raise CheckpointError(
-            f"model folder {folder}: {', '.join(missing)} is missing; save or convert the model again"
+            f"model folder {folder}: {', '.join(missing)} is missing; published weights are made into a model folder "
+            f"by avllm convert, and avllm inspect tells what a folder is"
         )
     return folder
 
 
+def _download(repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"model {repo}: no such folder, and the hub does not give it ({reason})") from error
+
+
+def dtype_of(name: "str | torch.dtype") -> torch.dtype:
+    """The type of weights that a name means: fp32, bf16, fp16, or those of torch.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in DTYPES:
+        raise ConfigError(f"dtype: got {name!r}, expected one of: {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def quantization_config(kind: Quantization, compute_dtype: torch.dtype) -> Any:
+    """What `from_pretrained` needs to load the decoder's linear layers in 8 or 4 bits; branches and head stay whole.
+
+    Source: LLM.int8() (arXiv:2208.07339) and NF4 of QLoRA (arXiv:2305.14314), by bitsandbytes.
+
+    Raises:
+        ConfigError: another kind, or bitsandbytes is not installed.
+    """
+    from transformers.utils.import_utils import is_bitsandbytes_available
+    from transformers.utils.quantization_config import BitsAndBytesConfig
+
+    if kind not in ("int8", "nf4"):
+        raise ConfigError(f"quantization: got {kind!r}, expected int8 or nf4")
+    if not is_bitsandbytes_available():
+        raise ConfigError("quantization needs bitsandbytes; install it with: pip install 'avllm[quant]'")
+    whole = ["branches", "lm_head"]
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=whole,
+    )
+
+
 def load_model(
-    name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None, **options: Any
+    name: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    quantization: Quantization | None = None,
+    **options: Any,
 ) -> tuple[AvllmForConditionalGeneration, AvllmProcessor]:
     """Loads a model and its processor, ready to answer.
 
     Args:
-        name: a shipped system or a folder.
+        name: a shipped system, a folder (of a model, or of an adapter, which is put into its base model), or a hub id.
         device: where it runs; CUDA when there is a device, else the CPU.
         dtype: of the weights in memory, whatever they are stored in; float32 on a CPU, bfloat16 on a GPU by default.
-        options: what `from_pretrained` takes besides (`device_map`, `quantization_config`, ...).
+        quantization: int8 or nf4 for the decoder's linear layers.
+        options: what `from_pretrained` takes besides (`device_map="auto"`, ...).
 
     Raises:
         CheckpointError: files or weights are missing, left over or damaged.
+        ConfigError: a setting that cannot be had.
     """
     folder = find_model(name)
+    if adapters.is_adapter(folder):
+        base = _base(folder)
+        model, processor = load_model(base, device=device, dtype=dtype, quantization=quantization, **options)
+        adapters.attach(model, folder)
+        return model, processor
     if device is None and "device_map" not in options:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype is None:
-        dtype = torch.float32 if device is None or torch.device(device).type == "cpu" else torch.bfloat16
+    on_cpu = device is not None and torch.device(device).type == "cpu"
+    dtype = dtype_of(dtype) if dtype is not None else torch.float32 if on_cpu else torch.bfloat16
+    if on_cpu and dtype == torch.float16:
+        raise ConfigError("dtype: float16 is a hundred times slower than float32 on a CPU; use float32 or bfloat16")
+    if quantization is not None:
+        options["quantization_config"] = quantization_config(quantization, dtype)
     try:
         with _quiet():
             model = AvllmForConditionalGeneration.from_pretrained(folder, dtype=dtype, **options)
@@ -73,9 +155,40 @@ def load_model(
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:  # damaged files
         raise CheckpointError(f"model folder {folder}: {error}") from error
     assert isinstance(model, AvllmForConditionalGeneration)
-    if device is not None:
+    if device is not None and quantization is None:
         model.to(device=torch.device(device))  # type: ignore[call-overload]
     return model.eval(), processor
+
+
+def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dtype | None = None) -> Path:
+    """Writes the base model of an adapter with the adapter added to its weights.
+
+    Args:
+        folder: of the adapter.
+        out: folder of the merged model; it appears whole or not at all.
+        dtype: of the stored weights; they are added in float32. By default the base model's.
+
+    Raises:
+        CheckpointError: the folder holds no adapter, or it does not fit its base model.
+    """
+    from avllm.checkpoints.save import save_model
+
+    found = find_model(folder)
+    if not adapters.is_adapter(found):
+        raise CheckpointError(f"{folder}: expected an adapter ({adapters.ADAPTER}), this is a whole model already")
+    base = _base(found)
+    stored = load_config(base).dtype
+    model, processor = load_model(base, device="cpu", dtype=torch.float32)
+    merged = adapters.merge(model, found)
+    target = dtype_of(dtype) if dtype is not None else stored if isinstance(stored, torch.dtype) else torch.float32
+    return save_model(merged.to(target), processor, out)  # type: ignore[arg-type]
+
+
+def _base(folder: Path) -> str | Path:
+    """The base model of an adapter; a relative folder is looked for beside the adapter too."""
+    base = adapters.base_of(folder)
+    beside = folder.parent / base
+    return beside if base not in SHIPPED and not Path(base).is_dir() and beside.is_dir() else base
 
 
 def load_config(name: str | Path) -> AvllmConfig:

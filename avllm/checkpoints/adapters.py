@@ -1,0 +1,105 @@
+"""LoRA adapters: a folder with what was trained and the name of the model it was trained on."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from avllm.errors import CheckpointError
+from avllm.model import AvllmForConditionalGeneration
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TRAINED = "trained.safetensors"  # parts that were trained in full beside the adapter, as connectors are
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter in place of a whole model."""
+    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: Path) -> str:
+    """Name or folder of the model that the adapter was trained on.
+
+    Raises:
+        CheckpointError: the adapter does not tell, or has no weights in safetensors.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"adapter {folder}: {WEIGHTS} is missing; convert it with avllm convert")
+    try:
+        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder / ADAPTER}: cannot be read ({error})") from error
+    if not base:
+        raise CheckpointError(f"{folder / ADAPTER}: base_model_name_or_path is missing; expected a model folder")
+    return str(base)
+
+
+def save_adapter(model: "PeftModel", folder: str | Path, *, base: str | Path, trained: dict[str, Any]) -> Path:
+    """Writes an adapter; the folder appears whole or not at all.
+
+    Args:
+        model: the model under its adapter.
+        folder: where to.
+        base: the model that it was trained on.
+        trained: weights of our model that were trained in full, by name.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = str(base)
+        config.inference_mode = True
+    model.save_pretrained(partial, safe_serialization=True, save_embedding_layers=False)
+    (partial / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    if trained:
+        save_file({name: tensor.detach().contiguous() for name, tensor in trained.items()}, partial / TRAINED)
+    for file in partial.glob("*.safetensors"):  # safetensors writes for the owner alone
+        file.chmod((partial / ADAPTER).stat().st_mode)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
+    """Puts the adapter into the model, unmerged, and the parts that were trained in full in place of the model's.
+
+    Raises:
+        CheckpointError: the adapter belongs to another model; what does not fit is named.
+    """
+    from peft import PeftModel
+    from peft.utils import get_peft_model_state_dict
+
+    if (folder / TRAINED).is_file():
+        _replace(model, folder)
+    stored = set(load_file(folder / WEIGHTS))
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"adapter {folder} does not fit its base model: {error}") from error
+    odd = sorted(stored ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
+    if odd:
+        raise CheckpointError(f"adapter {folder}: {', '.join(odd[:8])} is missing or left over on its base model")
+    return adapted.eval()
+
+
+def merge(model: AvllmForConditionalGeneration, folder: Path) -> AvllmForConditionalGeneration:
+    """The model with the adapter added to its weights: the same outputs, and no adapter any more."""
+    merged = attach(model, folder).merge_and_unload(safe_merge=True)
+    assert isinstance(merged, AvllmForConditionalGeneration)
+    return merged
+
+
+@torch.no_grad()
+def _replace(model: AvllmForConditionalGeneration, folder: Path) -> None:
+    own = model.state_dict()
+    for name, tensor in load_file(folder / TRAINED).items():
+        if name not in own or own[name].shape != tensor.shape:
+            shape = f"shape {list(own[name].shape)}" if name in own else "no such weight"
+            raise CheckpointError(f"{folder / TRAINED}: {name} of shape {list(tensor.shape)}; the base model has {shape}")
+        own[name].copy_(tensor)

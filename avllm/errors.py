@@ -27,3 +27,7 @@ class DataError(AvllmError):
 
 class NumericError(AvllmError):
     """A loss or a logit is not finite."""
+
+
+class OutOfMemory(AvllmError):
+    """A device has too little memory; the message names settings that would fit."""

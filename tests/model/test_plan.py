@@ -1,0 +1,81 @@
+"""The plan against what the same workload really takes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from avllm.checkpoints.load import load_model
+from avllm.errors import ConfigError, OutOfMemory
+from avllm.model import AvllmConfig
+from avllm.model.memory import LiveBytes
+from avllm.model.plan import Workload, out_of_memory_named, plan, smaller
+
+NANO = Workload(dtype=torch.float32, text_tokens=20, new_tokens=40)
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+def test_predicts_the_peak_of_generation_within_a_tenth(batch: int) -> None:
+    model, processor = load_model("nano")
+    predicted = plan(model.config, replace(NANO, batch=batch))
+    assert predicted.weights == sum(p.numel() * p.element_size() for p in [*model.parameters(), *model.buffers()])
+    slots = [id for name, id in processor.slot_ids.items() for _ in range(predicted.media_tokens[name])]
+    ids = torch.tensor([slots + [5] * NANO.text_tokens] * batch)
+    with LiveBytes([*model.parameters(), *model.buffers()]) as live, torch.no_grad():
+        media = {
+            name: torch.zeros(batch, *shape)
+            for name, shape in {"video": (8, 3, 48, 48), "audio": (10, 1, 64, 48)}.items()
+        }
+        model.generate(ids, media=media, max_new_tokens=NANO.new_tokens, min_new_tokens=NANO.new_tokens, do_sample=False)
+    measured = predicted.weights + live.peak
+    assert predicted.total == pytest.approx(measured, rel=0.1)
+    assert predicted.kv_cache + predicted.activations == pytest.approx(live.peak, rel=0.25)
+
+
+def test_predicts_training_within_a_tenth() -> None:
+    model, processor = load_model("nano")
+    work = replace(NANO, batch=16, train="connectors")
+    predicted = plan(model.config, work)
+    slots = [id for name, id in processor.slot_ids.items() for _ in range(predicted.media_tokens[name])]
+    ids = torch.tensor([slots + [5] * (work.text_tokens + work.new_tokens)] * work.batch)
+    labels = ids.clone()
+    labels[:, : -work.new_tokens] = -100
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = ".connector." in name
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    with LiveBytes([*model.parameters(), *model.buffers()]) as live:
+        for _ in range(2):  # the states of AdamW are there from the second step on
+            media = {"video": torch.zeros(16, 8, 3, 48, 48), "audio": torch.zeros(16, 10, 1, 64, 48)}
+            model(input_ids=ids, labels=labels, media=media).loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    assert predicted.total == pytest.approx(predicted.weights + live.peak, rel=0.1)
+
+
+def test_published_sizes_are_planned_without_memory() -> None:
+    config = AvllmConfig.from_yaml("video_llama_7b")
+    whole = plan(config, Workload())
+    assert whole.parameters == pytest.approx(8.6e9, rel=0.01)
+    assert plan(config, Workload(quantization="nf4")).weights < 0.5 * whole.weights
+    kv = plan(config, Workload(text_tokens=1000)).kv_cache - plan(config, Workload(text_tokens=0)).kv_cache
+    assert kv == 1000 * 2 * 32 * 4096 * 2  # tokens x (keys, values) x layers x width x bytes
+
+
+def test_quantised_weights_cannot_be_trained_in_full() -> None:
+    with pytest.raises(ConfigError, match="8 or 4 bits"):
+        plan(AvllmConfig.from_yaml("nano"), Workload(quantization="nf4", train="all"))
+
+
+def test_a_failed_allocation_names_what_would_fit() -> None:
+    config = AvllmConfig.from_yaml("nano")
+    work = Workload(dtype=torch.float32, batch=4000, num_frames=16)
+    needed = plan(config, work).total
+    assert "batch=1" in [name for name, _ in smaller(config, work, needed // 2)]
+    with pytest.raises(OutOfMemory, match=r"batch=1 \("), out_of_memory_named(config, lambda: work, torch.device("cpu")):
+        torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_other_errors_pass_through() -> None:
+    config = AvllmConfig.from_yaml("nano")
+    with pytest.raises(RuntimeError, match="size of tensor"), out_of_memory_named(config, Workload, torch.device("cpu")):
+        torch.zeros(2) + torch.zeros(3)

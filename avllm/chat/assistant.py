@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +18,9 @@ from avllm.chat.generation import StopOnText
 from avllm.chat.reply import Reply
 from avllm.chat.store import MediaStore, Perceived, content_key
 from avllm.checkpoints.load import load_model
-from avllm.errors import ConfigError, MediaError, NoAudioStream
+from avllm.errors import ConfigError, DataError, MediaError, NoAudioStream
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor, Loaded, Turn
+from avllm.model.plan import Workload, out_of_memory_named
 from avllm.model.prompts import Kind
 from avllm.model.quirks import cut_prompt_from_left
 
@@ -88,11 +90,13 @@ class Assistant:
         self.model, self.processor, self.name = model, processor, name
         self.store = MediaStore(max_media_bytes)
 
-    def chat(self, *, system: str | None = None) -> "Session":
-        """Starts a conversation; `system` replaces the system text of the prompt form."""
+    def chat(
+        self, *, system: str | None = None, overflow: Literal["error", "drop_oldest_turn"] = "error"
+    ) -> "Session":
+        """Starts a conversation; see `Session` for the settings."""
         from avllm.chat.session import Session
 
-        return Session(self, system=system)
+        return Session(self, system=system, overflow=overflow)
 
     @torch.no_grad()
     def perceive(self, source: Any, kind: Kind, **options: Any) -> Perceived:
@@ -130,6 +134,7 @@ class Assistant:
         video: Any = None,
         image: Any = None,
         audio: Any = None,
+        media: Sequence[Mapping[str, Any]] = (),
         audio_mode: AudioMode = "auto",
         num_frames: int | None = None,
         **options: Any,
@@ -140,6 +145,7 @@ class Assistant:
             video: source of a video; its sound is used too, as `audio_mode` says.
             image: source of an image.
             audio: source of a sound, in place of the video's own.
+            media: further media as content parts, `{"type": "video", "video": SOURCE}`, in their order.
             audio_mode: of a video's sound: "auto" if there is any and the system hears, "require" it, "off".
             num_frames: frames to look at.
             options: fields of `avllm.media.Sampling` and `limits`.
@@ -157,6 +163,9 @@ class Assistant:
             result.append(self.perceive(image, "image", **_only(options, ("limits",))))
         if video is not None:
             result.append(self.perceive(video, "video", **seen))
+        for part in media:
+            kind, source = content_part(part)
+            result += self.perceive_all(**{kind: source}, audio_mode=audio_mode, num_frames=num_frames, **options)
         return result
 
     def _hear(self, source: Any, mode: AudioMode, options: Mapping[str, Any]) -> list[Perceived]:
@@ -215,30 +224,45 @@ class Assistant:
         """
         options = {**DEFAULTS, **{key: value for key, value in options.items() if value is not None}}
         embeds, attention_mask = self._fit(embeds, attention_mask, options["max_new_tokens"])
+        seed = options.pop("seed", None)
         stop = stop or StopOnText(self.processor)
         criteria = StoppingCriteriaList([stop, *options.pop("stopping_criteria", ())])
         started = time.perf_counter()
-        rows = self.model.generate(
-            inputs_embeds=embeds,
-            attention_mask=attention_mask,
-            past_key_values=cache,
-            stopping_criteria=criteria,
-            pad_token_id=self.processor.pad_id,
-            **options,
-        )
+        with self._memory_named(embeds, options["max_new_tokens"]), _seeded(seed, embeds.device):
+            rows = self.model.generate(
+                inputs_embeds=embeds,
+                attention_mask=attention_mask,
+                past_key_values=cache,
+                stopping_criteria=criteria,
+                pad_token_id=self.processor.pad_id,
+                **options,
+            )
         timings = {"first_token": stop.first_token_s or 0.0, "generate": time.perf_counter() - started}
         return Generated(ids=rows.tolist(), timings_s=timings)
+
+    def _memory_named(self, embeds: Float[Tensor, "b l d"], new_tokens: int) -> AbstractContextManager[None]:
+        def work() -> Workload:
+            dtype = self.model.dtype
+            return Workload(dtype=dtype, batch=len(embeds), text_tokens=embeds.shape[1], new_tokens=new_tokens)
+
+        return out_of_memory_named(self.model.config, work, embeds.device)
+
+    def fits(self, num_tokens: int, options: Mapping[str, Any]) -> bool:
+        """Whether a prompt of so many tokens and its answer fit into the decoder's context."""
+        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        longest = options.get("max_new_tokens") or DEFAULTS["max_new_tokens"]
+        return limit is None or num_tokens + longest <= limit
 
     def _fit(
         self, embeds: Float[Tensor, "b l d"], mask: Tensor | None, max_new_tokens: int
     ) -> tuple[Float[Tensor, "b m d"], Tensor | None]:
         if "cut_prompt_from_left" in self.processor.published_quirks:
             return cut_prompt_from_left(embeds, max_new_tokens), None
-        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        if limit is not None and embeds.shape[1] + max_new_tokens > limit:
+        if not self.fits(embeds.shape[1], {"max_new_tokens": max_new_tokens}):
             raise ConfigError(
                 f"the conversation has {embeds.shape[1]} tokens and the answer may take {max_new_tokens}, the decoder "
-                f"holds {limit}; start a new chat, drop media or earlier turns, or lower max_new_tokens"
+                f"holds {self.model.config.text_config.max_position_embeddings}; start a new chat, drop media or "
+                f'earlier turns (overflow="drop_oldest_turn" does), or lower max_new_tokens'
             )
         return embeds, mask
 
@@ -311,6 +335,29 @@ def load(name: str | Path = "nano", **options: Any) -> Assistant:
     """
     model, processor = load_model(name, **options)
     return Assistant(model, processor, name=str(name))
+
+
+def content_part(part: Mapping[str, Any]) -> tuple[Kind, Any]:
+    """Kind and source of a content part `{"type": KIND, KIND: SOURCE}`.
+
+    Raises:
+        DataError: it has another form.
+    """
+    kind = part.get("type")
+    if kind not in ("video", "image", "audio") or part.get(kind) is None:
+        raise DataError(f'media: expected {{"type": "video"|"image"|"audio", TYPE: SOURCE}}, got keys {sorted(part)}')
+    return kind, part[kind]
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Draws from a seed inside the block and leaves the generators outside as they were."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _only(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

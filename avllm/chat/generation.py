@@ -21,10 +21,15 @@ class StopOnText(StoppingCriteria):
     Args:
         processor: decodes, and knows the stop texts of its prompt form.
         cancelled: set from another thread to stop at the next token.
+        more: stop texts of the caller, besides those of the prompt form.
     """
 
-    def __init__(self, processor: AvllmProcessor, cancelled: Event | None = None) -> None:
-        self.tokenizer, self.stop, self.cancelled = processor.tokenizer, processor.prompt.stop, cancelled
+    def __init__(
+        self, processor: AvllmProcessor, cancelled: Event | None = None, more: str | Sequence[str] = ()
+    ) -> None:
+        self.more = (more,) if isinstance(more, str) else tuple(more)
+        self.tokenizer, self.cancelled = processor.tokenizer, cancelled
+        self.stop = (*processor.prompt.stop, *self.more)
         # How the stop texts are written when they stand alone: the quick test, before any text is decoded.
         self.stop_ids = [self.tokenizer.encode(stop, add_special_tokens=False) for stop in self.stop]
         self.first_token_s: float | None = None
@@ -37,6 +42,12 @@ class StopOnText(StoppingCriteria):
             return torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         done = [self._is_done(row) for row in input_ids.tolist()] if self.stop else [False] * len(input_ids)
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+
+    def cut(self, answer: str) -> str:
+        """The answer before the caller's stop texts."""
+        for stop in self.more:
+            answer = answer.split(stop)[0]
+        return answer.strip() if self.more else answer
 
     def _is_done(self, row: list[int]) -> bool:
         if ends_with(row, self.stop_ids):

@@ -50,7 +50,7 @@ def test_other_media_of_equal_shape_are_not_taken_for_the_known_ones(assistant):
     session = assistant.chat()
     session.ask("what?", video="clip", **SHORT)
     known = set(session._cached)
-    session.turns, session.media = [], []  # the cache still holds the first clip
+    session.exchanges = []  # the cache still holds the first clip
     other = session.ask("what?", video="other clip", **SHORT)
     assert other == assistant.chat().ask("what?", video="other clip", **SHORT)
     seen = next(item for item in session.media if item.medium.kind == "video")

@@ -266,25 +266,29 @@ class Assistant:
             )
         return embeds, mask
 
-    def answers(self, requests: Sequence[Request], **options: Any) -> list[Reply]:
+    def perceive_request(self, item: Request) -> list[Perceived]:
+        """The media of a request, as `perceive_all` gives them."""
+        return self.perceive_all(
+            video=item.video,
+            image=item.image,
+            audio=item.audio,
+            audio_mode=item.audio_mode,
+            num_frames=item.num_frames,
+        )
+
+    def answers(
+        self, requests: Sequence[Request], *, media: Sequence[list[Perceived]] | None = None, **options: Any
+    ) -> list[Reply]:
         """Answers independent questions as one batch; each is what it would be alone.
 
         Args:
             requests: questions, with media or without.
+            media: what `perceive_request` gave for each, if that is done already.
             options: what `generate` of `transformers` takes.
         """
         if not requests:
             return []
-        media = [
-            self.perceive_all(
-                video=item.video,
-                image=item.image,
-                audio=item.audio,
-                audio_mode=item.audio_mode,
-                num_frames=item.num_frames,
-            )
-            for item in requests
-        ]
+        media = media if media is not None else [self.perceive_request(item) for item in requests]
         turns = [
             Turn(question=item.question, media=tuple(one.medium for one in found))
             for item, found in zip(requests, media, strict=True)

@@ -6,6 +6,7 @@ A table maps published names to ours, first match wins:
         "blocks.{n}.{rest}": Drop("not run", when=lambda match: int(match["n"]) >= 39),
         "blocks.{i}.attn.qkv.weight": "blocks.{i}.attention.qkv.weight",
         "layers.{i}.q_proj.{w}": Part("layers.{i}.qkv.{w}", 0, of=3),      # joined along axis 0 with parts 1 and 2
+        "layers.{i}.experts.5.down.weight": Part("layers.{i}.down", 5, of=8, stack=8),          # one of eight experts
         "patch_embed.weight": Convert("patches.weight", add_time_axis),     # a pure function of the tensor
     }
 
@@ -16,10 +17,11 @@ ours that is missing.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from avllm.errors import CheckpointError
@@ -50,11 +52,14 @@ class Part:
         target: our name.
         index: place among the parts, from 0.
         of: number of parts.
+        stack: length of a new axis 0 of ours, over which the parts, all of one shape, are dealt in order; 0 adds none.
+            Four parts [r c] with stack 2 give [2 2r c].
     """
 
     target: str
     index: int
     of: int
+    stack: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def rename(weights: Mapping[str, Tensor], table: Table, *, source: str = "weight
     """
     result = Renamed(tables=(table,), source=source)
     parts: dict[str, dict[int, tuple[str, Tensor]]] = {}
-    sizes: dict[str, int] = {}
+    kinds: dict[str, Part] = {}
     unknown = []
     for name, tensor in weights.items():
         target = _target(name, table)
@@ -115,7 +120,7 @@ def rename(weights: Mapping[str, Tensor], table: Table, *, source: str = "weight
         elif isinstance(target, Drop):
             result.dropped[name] = target.reason
         elif isinstance(target, Part):
-            sizes[target.target] = target.of
+            kinds[target.target] = target
             parts.setdefault(target.target, {})[target.index] = (name, tensor)
         else:
             ours, tensor = _converted(name, target, tensor, source)
@@ -127,7 +132,7 @@ def rename(weights: Mapping[str, Tensor], table: Table, *, source: str = "weight
     if unknown:
         raise CheckpointError(f"{source}: the name table does not know {_named(unknown)}; expected no other keys")
     for ours, found in parts.items():
-        _join(ours, found, sizes[ours], result)
+        _join(found, kinds[ours], result)
     return result
 
 
@@ -155,10 +160,8 @@ def under(prefix: str, table: Table) -> dict[str, Target]:
     for pattern, target in table.items():
         if isinstance(target, str):
             moved[pattern] = prefix + target
-        elif isinstance(target, Part):
-            moved[pattern] = Part(prefix + target.target, target.index, target.of)
-        elif isinstance(target, Convert):
-            moved[pattern] = Convert(prefix + target.target, target.function)
+        elif isinstance(target, Part | Convert):
+            moved[pattern] = replace(target, target=prefix + target.target)
         else:
             moved[pattern] = target
     return moved
@@ -168,8 +171,8 @@ def published_names(ours: str, table: Table) -> tuple[str, ...]:
     """The published names of one weight of ours by this table; empty when the table does not make it."""
     names = []
     for pattern, target in table.items():
-        if isinstance(target, Drop):
-            continue
+        if isinstance(target, Drop) or (names and not isinstance(target, Part)):
+            continue  # after parts, a more general rule is another spelling of the same weight
         template = target if isinstance(target, str) else target.target
         match = _compiled(template).fullmatch(ours)
         if match is None or not _compiled(pattern).groupindex.keys() <= match.groupdict().keys():
@@ -179,7 +182,7 @@ def published_names(ours: str, table: Table) -> tuple[str, ...]:
         if isinstance(found, str | Part | Convert) and (found if isinstance(found, str) else found.target) == ours:
             names.append(name)
             if not isinstance(target, Part):
-                break  # a later, more general rule is another spelling of the same weight
+                break  # and so is one after this
     return tuple(names)
 
 
@@ -214,19 +217,41 @@ def problems(expected: Mapping[str, torch.Size], renamed: Renamed) -> list[str]:
 def load(module: nn.Module, renamed: Renamed) -> None:
     """Fills every parameter and persistent buffer of the module, or changes nothing.
 
-    Modules on the meta device take the tensors themselves; others copy and convert to their own dtype.
+    Modules on the meta device take the tensors themselves; others copy and convert to their own dtype. A parameter
+    that several modules share is filled once, under its first name.
 
     Raises:
         CheckpointError: a weight is missing, left over or of another shape; each key is named.
     """
-    current = module.state_dict()
+    current, shared = unshared_state(module)
     found = problems({name: tensor.shape for name, tensor in current.items()}, renamed)
     if found:
         raise CheckpointError(
             f"{renamed.source}: {len(found)} weights do not fit: {_named(found, '; ')}; "
             f"check that the file and the configuration belong together"
         )
-    module.load_state_dict(renamed.state, assign=any(tensor.is_meta for tensor in current.values()))
+    state = renamed.state | {name: renamed.state[first] for name, first in shared.items()}
+    module.load_state_dict(state, assign=any(tensor.is_meta for tensor in current.values()))
+    for name, first in shared.items():  # assigning makes two parameters of one
+        owner, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, module.get_parameter(first))
+
+
+def unshared_state(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state of a module without what is there twice, such as a head tied to the embedding.
+
+    Returns:
+        name -> tensor, each tensor once, and further name -> the name it has there.
+    """
+    names: dict[int, str] = {}
+    state, shared = {}, {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        first = names.setdefault(id(tensor), name)
+        if first == name:
+            state[name] = tensor.detach()
+        else:
+            shared[name] = first
+    return state, shared
 
 
 def _target(name: str, table: Table) -> Target | None:
@@ -238,10 +263,8 @@ def _target(name: str, table: Table) -> Target | None:
         if isinstance(target, Drop):
             if target.when(groups):
                 return target
-        elif isinstance(target, Part):
-            return Part(_filled(target.target, groups), target.index, target.of)
-        elif isinstance(target, Convert):
-            return Convert(_filled(target.target, groups), target.function)
+        elif isinstance(target, Part | Convert):
+            return replace(target, target=_filled(target.target, groups))
         else:
             return _filled(target, groups)
     return None
@@ -256,17 +279,21 @@ def _converted(name: str, target: str | Convert, tensor: Tensor, source: str) ->
         raise CheckpointError(f"{source}: {name} of shape {list(tensor.shape)} cannot be converted: {error}") from error
 
 
-def _join(ours: str, found: Mapping[int, tuple[str, Tensor]], of: int, result: Renamed) -> None:
-    if sorted(found) != list(range(of)):
+def _join(found: Mapping[int, tuple[str, Tensor]], part: Part, result: Renamed) -> None:
+    ours = part.target
+    if sorted(found) != list(range(part.of)):
         names = [name for name, _ in found.values()]
         absent = [n for n in published_names(ours, result.tables[0]) if n not in names]
         raise CheckpointError(f"{result.source}: missing {_named(absent)} beside {_named(names)} (ours: {ours})")
-    names, tensors = zip(*(found[index] for index in range(of)), strict=True)
-    try:
-        joined = torch.cat(tensors)
-    except RuntimeError as error:
-        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in found.values())
-        raise CheckpointError(f"{result.source}: the parts of {ours} differ in shape: {shapes}") from error
+    names, tensors = zip(*(found[index] for index in range(part.of)), strict=True)
+    # Joined along rows, parts may differ in their number; dealt over a new axis, they may not.
+    shapes = {tuple(tensor.shape[0 if part.stack else 1 :]) for tensor in tensors}
+    if len(shapes) > 1:
+        told = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in zip(names, tensors, strict=True))
+        raise CheckpointError(f"{result.source}: the parts of {ours} differ in shape: {told}")
+    joined = torch.cat(tensors)
+    if part.stack:
+        joined = rearrange(joined, "(e r) ... -> e r ...", e=part.stack)
     result.state[ours], result.origin[ours] = joined, names
 
 

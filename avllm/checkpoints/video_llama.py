@@ -6,10 +6,10 @@ and the VL and AL checkpoints of Video-LLaMA, which hold what was trained and ev
 
 from collections.abc import Collection
 
+from avllm.checkpoints.decoders import LLAMA, ROTARY
 from avllm.checkpoints.rename import Drop, Table, Target, under
 
 UNUSED_BUFFER = Drop("an unused buffer: query tokens have no position")
-ROTARY = Drop("recomputed from the config")
 UNUSED_TRUNK = Drop("outside the systems here")
 COPY = Drop("a copy of what imagebind_huge.pth holds")
 
@@ -74,12 +74,6 @@ OUTSIDE: Table = {
     r"modality_preprocessors.{trunk:depth|thermal|imu}.{stem:\w+_stem}.norm_layer.{w}": UNUSED_TRUNK,
     "modality_preprocessors.imu.pos_embed": UNUSED_TRUNK,
     "modality_heads.imu.3.weight": UNUSED_TRUNK,
-}
-
-LLAMA: Table = {
-    "model.layers.{i}.self_attn.rotary_emb.inv_freq": ROTARY,
-    "model.{rest}": "model.{rest}",
-    "lm_head.weight": "lm_head.weight",
 }
 
 

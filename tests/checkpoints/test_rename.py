@@ -113,3 +113,34 @@ def test_files_are_joined_and_a_weight_in_two_of_them_is_refused():
     ]
     with pytest.raises(CheckpointError, match=r"one: x.a came from another file already"):
         join(one, one)
+
+
+def test_parts_are_dealt_over_a_new_axis():
+    experts = {f"e.{e}.w{w}": torch.full((2, 3), float(10 * e + w)) for e in range(3) for w in (1, 3)}
+    table = {f"e.{e}.w{w}": Part("e.both", 2 * e + w // 2, of=6, stack=3) for e in range(3) for w in (1, 3)}
+
+    both = rename(experts, table).state["e.both"]
+
+    assert both.shape == (3, 4, 3)
+    assert both[:, :, 0].tolist() == [[1, 1, 3, 3], [11, 11, 13, 13], [21, 21, 23, 23]]
+    assert published_names("e.both", table) == tuple(sorted(experts))
+    with pytest.raises(CheckpointError, match=r"the parts of e.both differ in shape: .*e.1.w3 \[4, 3\]"):
+        rename({**experts, "e.1.w3": torch.zeros(4, 3)}, table)
+
+
+def test_a_missing_part_is_named_though_a_general_rule_knows_the_joined_weight_too():
+    table = {"l.{i}.k": Part("l.{i}.kv", 0, of=2), "l.{i}.v": Part("l.{i}.kv", 1, of=2), "l.{i}.{rest}": "l.{i}.{rest}"}
+
+    assert published_names("l.0.kv", table) == ("l.0.k", "l.0.v")
+    assert set(rename({"l.0.kv": torch.zeros(1)}, table).state) == {"l.0.kv"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_shared_parameter_is_filled_once_and_stays_shared(device: str):
+    model = nn.Sequential(nn.Linear(2, 2, bias=False, device=device), nn.Linear(2, 2, bias=False, device=device))
+    model[1].weight = model[0].weight
+
+    load(model, rename({"w": torch.ones(2, 2)}, {"w": "0.weight"}))
+
+    assert model[1].weight is model[0].weight
+    assert model[1].weight.tolist() == [[1.0, 1.0], [1.0, 1.0]]

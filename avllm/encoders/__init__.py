@@ -1,8 +1,13 @@
 """Frozen encoders: one frame or one segment of sound at a time, `[b t ...] -> [b t p d]`."""
 
+from avllm.encoders.clip import Clip
 from avllm.encoders.eva_clip import EvaClip
 from avllm.encoders.imagebind import ImageBind
 
-ENCODERS = {"eva_clip": EvaClip.Config, "imagebind": ImageBind.Config}
+ENCODERS = {
+    "clip": Clip.Config,
+    "eva_clip": EvaClip.Config,
+    "imagebind": ImageBind.Config,
+}
 
-__all__ = ["ENCODERS", "EvaClip", "ImageBind"]
+__all__ = ["ENCODERS", "Clip", "EvaClip", "ImageBind"]

@@ -90,9 +90,7 @@ class Assistant:
         self.model, self.processor, self.name = model, processor, name
         self.store = MediaStore(max_media_bytes)
 
-    def chat(
-        self, *, system: str | None = None, overflow: Literal["error", "drop_oldest_turn"] = "error"
-    ) -> "Session":
+    def chat(self, *, system: str | None = None, overflow: Literal["error", "drop_oldest_turn"] = "error") -> "Session":
         """Starts a conversation; see `Session` for the settings."""
         from avllm.chat.session import Session
 

@@ -138,7 +138,7 @@ def read_lines(source: Path, *, audio: AudioMode, media_root: Path) -> list[Line
             raise DataError(f"{source}, line {number}: not JSON ({error})") from error
         name = row.get("id") if isinstance(row, dict) else None
         if not isinstance(name, str | int):
-            raise DataError(f"{source}, line {number}: expected an object with an id of text or number, got {text[:60]}")
+            raise DataError(f"{source}, line {number}: expected an object with an id, got {text[:60]}")
         if name in lines:
             raise DataError(f"{source}, line {number}: id {name!r} is that of line {lines[name]} too; make it unique")
         lines[name] = number
@@ -171,7 +171,7 @@ def _written(target: Path) -> set[str | int]:
             names.add(json.loads(text)["id"])
         except (ValueError, KeyError, TypeError):
             if kept + len(text) != len(data):
-                raise DataError(f"{target}: byte {kept} begins a line that is no row of a run; name another file") from None
+                raise DataError(f"{target}: byte {kept} begins what is no row of a run; name another file") from None
             break
         if not text.endswith(b"\n"):
             break

@@ -101,5 +101,7 @@ def _replace(model: AvllmForConditionalGeneration, folder: Path) -> None:
     for name, tensor in load_file(folder / TRAINED).items():
         if name not in own or own[name].shape != tensor.shape:
             shape = f"shape {list(own[name].shape)}" if name in own else "no such weight"
-            raise CheckpointError(f"{folder / TRAINED}: {name} of shape {list(tensor.shape)}; the base model has {shape}")
+            raise CheckpointError(
+                f"{folder / TRAINED}: {name} of shape {list(tensor.shape)}; the base model has {shape}"
+            )
         own[name].copy_(tensor)

@@ -200,6 +200,12 @@ def load_config(name: str | Path) -> AvllmConfig:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
 
 
+def find_config(name: str | Path) -> AvllmConfig:
+    """The configuration of a model folder, or of a system by its YAML."""
+    is_model = str(name) in SHIPPED or Path(name).is_dir()
+    return load_config(name) if is_model else AvllmConfig.from_yaml(name)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars and notices of `transformers` on a terminal that waits for an answer."""

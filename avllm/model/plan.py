@@ -20,6 +20,8 @@ Trained = Literal["connectors", "all"]
 # quantised scales of blocks of 64 (QLoRA, arXiv:2305.14314, section 3: 0.127 bits a weight).
 QUANTISED = {"int8": 1.0, "nf4": (4 + 0.127) / 8}
 ADAM_STATES = 2
+# What the allocator of the CPU writes into its RuntimeError.
+_FAILED_ON_CPU = ("can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,22 @@ class Plan:
         """Plain data."""
         return {**asdict(self), "total": self.total}
 
+    def to_table(self) -> str:
+        """Lines for people."""
+        media = ", ".join(f"{name} {count}" for name, count in self.media_tokens.items())
+        rows = {
+            "parameters": f"{self.parameters / 1e6:,.1f} M",
+            "tokens of one medium": media or "-",
+            "weights": gib(self.weights),
+            "keys and values": gib(self.kv_cache),
+            "activations": gib(self.activations),
+            "gradients, optimiser": gib(self.training_state),
+            "at the peak": gib(self.total),
+        }
+        return "\n".join(f"{name:<22}{value:>14}" for name, value in rows.items())
 
-def plan(config: AvllmConfig, work: Workload = Workload()) -> Plan:  # noqa: B008 - frozen
+
+def plan(config: AvllmConfig, work: Workload = Workload()) -> Plan:
     """Predicts the memory of a workload, without weights.
 
     Args:
@@ -132,7 +148,9 @@ def _prompt(model: AvllmForConditionalGeneration, media: Mapping[str, Tensor], t
     return torch.cat([*tokens, model.get_input_embeddings()(words)], dim=1)
 
 
-def _answer(model: AvllmForConditionalGeneration, config: AvllmConfig, work: Workload, live: LiveBytes) -> dict[str, Any]:
+def _answer(
+    model: AvllmForConditionalGeneration, config: AvllmConfig, work: Workload, live: LiveBytes
+) -> dict[str, Any]:
     model.eval()
     base = live.now
     with torch.no_grad():
@@ -153,7 +171,9 @@ def _answer(model: AvllmForConditionalGeneration, config: AvllmConfig, work: Wor
     return {"media_tokens": slots, "kv_cache": kv_cache, "activations": activations, "training_state": 0}
 
 
-def _train(model: AvllmForConditionalGeneration, config: AvllmConfig, work: Workload, live: LiveBytes) -> dict[str, Any]:
+def _train(
+    model: AvllmForConditionalGeneration, config: AvllmConfig, work: Workload, live: LiveBytes
+) -> dict[str, Any]:
     model.train()
     for name, parameter in model.named_parameters():
         parameter.requires_grad = work.train == "all" or (name.startswith("branches.") and ".connector." in name)
@@ -225,15 +245,15 @@ def out_of_memory_named(config: AvllmConfig, work: Callable[[], Workload], devic
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
-            if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
-                raise
+        is_memory = not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError)
+        if not is_memory and not any(words in str(error) for words in _FAILED_ON_CPU):
+            raise
         asked = work()
-        needs = plan(config, asked).total
-        free = available_bytes(device) + (plan(config, asked).weights)  # the weights are loaded already
+        needed = plan(config, asked)
+        free = available_bytes(device) + needed.weights  # the weights are loaded already
         fits = "; ".join(f"{name} ({gib(one.total)})" for name, one in smaller(config, asked, free))
         raise OutOfMemory(
-            f"out of memory on {device}: this needs about {gib(needs)}, there are {gib(free)}; "
+            f"out of memory on {device}: this needs about {gib(needed.total)}, there are {gib(free)}; "
             + (f"these would fit: {fits}" if fits else "no setting makes it fit; use a larger device or several")
         ) from error
 

@@ -26,7 +26,9 @@ def test_predicts_the_peak_of_generation_within_a_tenth(batch: int) -> None:
             name: torch.zeros(batch, *shape)
             for name, shape in {"video": (8, 3, 48, 48), "audio": (10, 1, 64, 48)}.items()
         }
-        model.generate(ids, media=media, max_new_tokens=NANO.new_tokens, min_new_tokens=NANO.new_tokens, do_sample=False)
+        model.generate(
+            ids, media=media, max_new_tokens=NANO.new_tokens, min_new_tokens=NANO.new_tokens, do_sample=False
+        )
     measured = predicted.weights + live.peak
     assert predicted.total == pytest.approx(measured, rel=0.1)
     assert predicted.kv_cache + predicted.activations == pytest.approx(live.peak, rel=0.25)
@@ -71,11 +73,17 @@ def test_a_failed_allocation_names_what_would_fit() -> None:
     work = Workload(dtype=torch.float32, batch=4000, num_frames=16)
     needed = plan(config, work).total
     assert "batch=1" in [name for name, _ in smaller(config, work, needed // 2)]
-    with pytest.raises(OutOfMemory, match=r"batch=1 \("), out_of_memory_named(config, lambda: work, torch.device("cpu")):
+    with (
+        pytest.raises(OutOfMemory, match=r"batch=1 \("),
+        out_of_memory_named(config, lambda: work, torch.device("cpu")),
+    ):
         torch.empty(2**60, dtype=torch.uint8)
 
 
 def test_other_errors_pass_through() -> None:
     config = AvllmConfig.from_yaml("nano")
-    with pytest.raises(RuntimeError, match="size of tensor"), out_of_memory_named(config, Workload, torch.device("cpu")):
+    with (
+        pytest.raises(RuntimeError, match="size of tensor"),
+        out_of_memory_named(config, Workload, torch.device("cpu")),
+    ):
         torch.zeros(2) + torch.zeros(3)

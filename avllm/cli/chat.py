@@ -1,0 +1,155 @@
+"""Commands that answer: ask, chat, run, demo, probe."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from avllm.cli.common import command, positive
+
+AUDIO = ("auto", "require", "off")
+
+
+def add(commands) -> None:
+    """Adds them to the parser."""
+    for add_one in (_add_ask, _add_chat, _add_run, _add_demo, _add_probe):
+        add_one(commands)
+
+
+def _add_ask(commands) -> None:
+    parser = command(commands, "ask", _ask, "ask questions about a video, sound or image")
+    parser.add_argument("media", help="a video, audio or image file, or a folder of frames")
+    parser.add_argument(
+        "questions",
+        nargs="+",
+        metavar="QUESTION",
+        help="one or more questions, asked in turn; - reads them from standard input",
+    )
+    parser.add_argument("--model", default="nano", help="a name or a folder (default: nano)")
+    parser.add_argument(
+        "--audio",
+        choices=("auto", "require", "off"),
+        default="auto",
+        help="use the sound: if there is any, always, never",
+    )
+    parser.add_argument("--frames", type=positive, help="how many frames to look at (default: the model's)")
+    parser.add_argument("--max-new-tokens", type=positive, default=None, help="the longest answer, in tokens")
+    parser.add_argument("--json", action="store_true", help="one JSON object per question")
+
+
+def _ask(args: argparse.Namespace) -> int:
+    from avllm.chat.ask import ask
+
+    questions = [
+        line for q in args.questions for line in (sys.stdin.read().splitlines() if q == "-" else [q]) if line.strip()
+    ]
+    for reply in ask(
+        args.media,
+        questions,
+        model=args.model,
+        audio=args.audio,
+        num_frames=args.frames,
+        max_new_tokens=args.max_new_tokens,
+    ):
+        print(json.dumps(reply.to_dict()) if args.json else reply.answer, flush=True)
+    return 0
+
+
+def _add_chat(commands) -> None:
+    parser = command(commands, "chat", _chat, "chat about videos, sounds and images in the terminal")
+    parser.add_argument("media", nargs="*", metavar="MEDIA", help="files to look at first")
+    parser.add_argument("--model", default="nano", help="a name or a folder (default: nano)")
+    parser.add_argument("--audio", choices=AUDIO, default="auto", help="use the sound of videos (default: auto)")
+    parser.add_argument("--system", help="system text, in place of the model's")
+    parser.add_argument("--frames", type=positive, help="how many frames to look at (default: the model's)")
+    parser.add_argument("--forget", action="store_true", help="forget the oldest turns when the context is full")
+    _add_generation(parser)
+
+
+def _chat(args: argparse.Namespace) -> int:
+    from avllm.chat.console import chat
+
+    overflow = "drop_oldest_turn" if args.forget else "error"
+    options = {"num_frames": args.frames, **_generation(args)}
+    return chat(args.media, model=args.model, audio=args.audio, system=args.system, overflow=overflow, **options)
+
+
+def _add_generation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-new-tokens", type=positive, help="the longest answer, in tokens")
+    parser.add_argument("--temperature", type=float, help="draw answers, the wilder the higher (default: greedy)")
+    parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this share")
+    parser.add_argument("--beams", type=positive, help="beam search with so many beams")
+    parser.add_argument("--seed", type=int, help="of what is drawn")
+
+
+def _generation(args: argparse.Namespace) -> dict:
+    is_drawn = args.temperature is not None or args.top_p is not None
+    return {
+        "max_new_tokens": args.max_new_tokens,
+        "do_sample": True if is_drawn else None,
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "num_beams": args.beams,
+        "seed": args.seed,
+    }
+
+
+def _add_run(commands) -> None:
+    parser = command(commands, "run", _run, "answer a file of questions, one JSON object per line")
+    parser.add_argument(
+        "source", type=Path, metavar="IN.jsonl", help='lines {"id", "video"|"image"|"audio", "question"}'
+    )
+    parser.add_argument("target", type=Path, metavar="OUT.jsonl", help='gets {"id", "answer", ...} or {"id", "error"}')
+    parser.add_argument("--model", default="nano", help="a name or a folder (default: nano)")
+    parser.add_argument("--workers", type=positive, default=1, help="threads that read media ahead (default: 1)")
+    parser.add_argument("--batch", type=positive, default=8, help="questions answered side by side (default: 8)")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that OUT holds, answer the others")
+    parser.add_argument("--audio", choices=AUDIO, default="auto", help="use the sound of videos (default: auto)")
+    parser.add_argument("--media-root", type=Path, default=Path(), help="folder that relative paths start from")
+    parser.add_argument("--max-new-tokens", type=positive, help="the longest answer, in tokens")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from avllm.chat.run import run
+
+    options = {name: getattr(args, name) for name in ("model", "workers", "batch", "resume", "audio", "media_root")}
+    try:
+        summary = run(args.source, args.target, max_new_tokens=args.max_new_tokens, **options)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; go on with: avllm run {args.source} {args.target} --resume") from None
+    print(summary)
+    return 0
+
+
+def _add_demo(commands) -> None:
+    parser = command(commands, "demo", _demo, "chat in the browser (Gradio)")
+    parser.add_argument(
+        "--cfg-path",
+        metavar="YAML",
+        default="nano_withaudio",
+        help="an inference YAML of eval_configs/ (default: nano_withaudio)",
+    )
+    parser.add_argument("--model", default=None, help="a name or a folder, in place of the YAML's")
+    parser.add_argument("--host", default=None, help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=None, help="port (default: 7860 or the next free one)")
+    parser.add_argument("--options", nargs="*", default=[], metavar="A.B=C", help="overrides of the YAML")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from avllm.demo import serve
+
+    return serve(args.cfg_path, model=args.model, host=args.host, port=args.port, overrides=args.options)
+
+
+def _add_probe(commands) -> None:
+    parser = command(commands, "probe", _probe, "show what is in a media file: streams, codecs, times, sizes")
+    parser.add_argument("file", help="a media file or a folder of frames")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _probe(args: argparse.Namespace) -> int:
+    from avllm.media import probe
+
+    info = probe(args.file)
+    print(json.dumps(info.to_dict(), indent=2) if args.json else info.to_table())
+    return 0

@@ -1,0 +1,32 @@
+"""What the commands share: a parser with the usual options, types of arguments."""
+
+import argparse
+from collections.abc import Callable
+
+
+def command(
+    commands, name: str, run: Callable[[argparse.Namespace], int | None], summary: str
+) -> argparse.ArgumentParser:
+    """Adds a command.
+
+    Args:
+        commands: what `add_subparsers` gave.
+        name: of the command.
+        run: does the work; its result is the exit code.
+        summary: its line in the list of commands.
+    """
+    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more, show tracebacks")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return number

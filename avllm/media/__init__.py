@@ -3,6 +3,7 @@
 from avllm.media.audio import open_audio
 from avllm.media.clips import Audio, Video
 from avllm.media.crop import crop_and_resize, to_pixels
+from avllm.media.fit import CropOffset, Fit, Resample, Resize, fit_picture
 from avllm.media.limits import Limits
 from avllm.media.mel import SegmentConfig, audio_segments, log_mel
 from avllm.media.probe import MediaInfo, probe
@@ -13,13 +14,18 @@ from avllm.media.write import write_audio, write_video
 
 __all__ = [
     "Audio",
+    "CropOffset",
+    "Fit",
     "Limits",
     "MediaInfo",
+    "Resample",
+    "Resize",
     "Sampling",
     "SegmentConfig",
     "Video",
     "audio_segments",
     "crop_and_resize",
+    "fit_picture",
     "log_mel",
     "open_audio",
     "open_image",

@@ -11,7 +11,7 @@ class Video:
     """Frames of a video (or the one frame of an image) and when they are shown.
 
     Args:
-        frames: RGB.
+        frames: RGB in [0, 255]; floats where resampling was asked to neither round nor clamp them (`fit.Resample`).
         times_s: when each frame is shown, in seconds on the file's own timeline (0 is where playing starts).
         duration_s: length of the whole video, not of the part that was sampled; 0 for an image.
         fps: average frame rate of the file; None for an image.
@@ -19,7 +19,7 @@ class Video:
         indices: place of each frame among the file's frames; estimated where a file does not count its frames.
     """
 
-    frames: UInt8[np.ndarray, "t h w 3"]
+    frames: UInt8[np.ndarray, "t h w 3"] | Float32[np.ndarray, "t h w 3"]
     times_s: Float64[np.ndarray, " t"]
     duration_s: float
     fps: float | None

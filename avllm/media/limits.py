@@ -51,12 +51,10 @@ class Limits:
         """Raises MediaError when the medium is longer than allowed."""
         self._check("seconds", "the medium", seconds, self.seconds, "seconds", "cut it")
 
-    def check_video_bytes(self, num_frames: int, height: int, width: int) -> None:
+    def check_video_bytes(self, num_frames: int, height: int, width: int, item_bytes: int = 1) -> None:
         """Raises MediaError when the sampled frames would take more memory than allowed."""
-        what = f"{num_frames} frames of {width}x{height}"
-        self._check(
-            "video_bytes", what, num_frames * height * width * 3, self.video_bytes, "bytes", "sample fewer or resize"
-        )
+        what, count = f"{num_frames} frames of {width}x{height}", num_frames * height * width * 3 * item_bytes
+        self._check("video_bytes", what, count, self.video_bytes, "bytes", "sample fewer or resize")
 
     def check_audio_bytes(self, num_channels: int, num_samples: int) -> None:
         """Raises MediaError when the decoded sound would take more memory than allowed."""

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from avllm.errors import MediaError
 from avllm.media.clips import Video
+from avllm.media.fit import Fit, Picture, fit_picture
 from avllm.media.limits import Limits
-from avllm.media.resize import Resize, inner_size, place
 from avllm.media.sampling import Sampling
 from avllm.media.source import Source
 
@@ -29,9 +28,7 @@ _PILLOW_FAULTS = (
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
 
-def read_picture(
-    source: Source, sampling: Sampling, *, size: tuple[int, int] | None, resize: Resize, limits: Limits
-) -> Video:
+def read_picture(source: Source, sampling: Sampling, *, how: Fit, limits: Limits) -> Video:
     """An image as a video of one frame; an animated one (GIF, WebP, PNG) is sampled by time.
 
     Raises:
@@ -41,10 +38,10 @@ def read_picture(
     with _open_image(file, source.name, limits) as image:
         num_frames = getattr(image, "n_frames", 1)
         if num_frames == 1:
-            pixels = _to_rgb(image, size, resize)[None]
+            pixels = _to_rgb(image, how, limits)[None]
             return Video(frames=pixels, times_s=np.zeros(1), duration_s=0.0, fps=None, has_audio=False, indices=(0,))
         limits.check_frames(num_frames)
-        return _animation(image, num_frames, sampling, size, resize, limits)
+        return _animation(image, num_frames, sampling, how, limits)
 
 
 def read_folder(
@@ -52,8 +49,7 @@ def read_folder(
     sampling: Sampling,
     *,
     fps: float,
-    size: tuple[int, int] | None,
-    resize: Resize,
+    how: Fit,
     limits: Limits,
 ) -> Video:
     """The images of a folder in the natural order of their names (2 before 10), as frames of a video.
@@ -67,11 +63,11 @@ def read_folder(
     if not files:
         raise MediaError(f"{source.name}: no frames in the folder; expected images ({', '.join(sorted(_SUFFIXES))})")
 
-    def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    def read(path: Path) -> Picture:
         with _open_image(path, f"{source.name}/{path.name}", limits) as image:
-            return _to_rgb(image, size, resize)
+            return _to_rgb(image, how, limits)
 
-    return _collect(files, read, source.name, sampling, fps, limits)
+    return _collect(files, read, source.name, sampling, fps, how, limits)
 
 
 def read_frames(
@@ -79,8 +75,7 @@ def read_frames(
     sampling: Sampling,
     *,
     fps: float,
-    size: tuple[int, int] | None,
-    resize: Resize,
+    how: Fit,
     limits: Limits,
 ) -> Video:
     """Frames in memory: an array [t h w 3] (or one [h w 3]), or a list of arrays or Pillow images.
@@ -95,25 +90,25 @@ def read_frames(
     if frames is None or len(frames) == 0:
         raise MediaError(f"{source.name}: 0 frames; expected at least one")
 
-    def read(frame: object) -> UInt8[np.ndarray, "h w 3"]:
+    def read(frame: object) -> Picture:
         image = _as_image(frame, source.name)
         limits.check_pixels(*image.size)
-        return _to_rgb(image, size, resize)
+        return _to_rgb(image, how, limits)
 
     if is_one:
         pixels = read(frames[0])[None]
         return Video(frames=pixels, times_s=np.zeros(1), duration_s=0.0, fps=None, has_audio=False, indices=(0,))
-    return _collect(frames, read, source.name, sampling, fps, limits)
+    return _collect(frames, read, source.name, sampling, fps, how, limits)
 
 
 def _collect(
-    items: Any, read: Callable[[Any], np.ndarray], name: str, sampling: Sampling, fps: float, limits: Limits
+    items: Any, read: Callable[[Any], np.ndarray], name: str, sampling: Sampling, fps: float, how: Fit, limits: Limits
 ) -> Video:
     limits.check_frames(sampling.count(len(items), fps))
     indices = sampling.indices(len(items), fps)
     first = read(items[indices[0]])
-    limits.check_video_bytes(len(indices), *first.shape[:2])
-    frames = np.empty((len(indices), *first.shape), np.uint8)
+    limits.check_video_bytes(len(indices), *first.shape[:2], how.item_bytes)
+    frames = np.empty((len(indices), *first.shape), how.dtype)
     for number, index in enumerate(indices):
         pixels = first if index == indices[0] else read(items[index])
         if pixels.shape != first.shape:
@@ -135,8 +130,7 @@ def _animation(
     image: Image.Image,
     num_frames: int,
     sampling: Sampling,
-    size: tuple[int, int] | None,
-    resize: Resize,
+    how: Fit,
     limits: Limits,
 ) -> Video:
     # Viewers show a frame without a length, or of less than 20 ms, for 0.1 s.
@@ -148,12 +142,12 @@ def _animation(
     limits.check_frames(sampling.count(num_frames, fps))
     grid = np.array(sampling.indices(num_frames, fps)) / fps
     indices = tuple((np.searchsorted(starts, grid + 1e-6, side="right") - 1).tolist())
-    height, width = size or (image.height, image.width)
-    limits.check_video_bytes(len(indices), height, width)
-    frames = np.empty((len(indices), height, width, 3), np.uint8)
+    height, width = how.size or (image.height, image.width)
+    limits.check_video_bytes(len(indices), height, width, how.item_bytes)
+    frames = np.empty((len(indices), height, width, 3), how.dtype)
     for number, index in enumerate(indices):
         image.seek(index)
-        frames[number] = _to_rgb(image, size, resize)
+        frames[number] = _to_rgb(image, how, limits)
     return Video(
         frames=frames, times_s=starts[list(indices)], duration_s=duration_s, fps=fps, has_audio=False, indices=indices
     )
@@ -190,13 +184,9 @@ def _as_image(frame: object, name: str) -> Image.Image:
     raise MediaError(f"{name}: a frame is {shape}; expected uint8 [h w 3] (RGB) or a Pillow image")
 
 
-def _to_rgb(image: Image.Image, size: tuple[int, int] | None, resize: Resize) -> UInt8[np.ndarray, "h w 3"]:
-    """Upright RGB. Resized by Pillow's bicubic, as the published systems do with images."""
-    image = ImageOps.exif_transpose(image).convert("RGB")
-    if size is None or (image.height, image.width) == size:
-        return np.asarray(image)
-    height, width = inner_size((image.height, image.width), size, resize)
-    return place(np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)), size)
+def _to_rgb(image: Image.Image, how: Fit, limits: Limits) -> Picture:
+    """Upright RGB, as `how` wants it."""
+    return fit_picture(np.asarray(ImageOps.exif_transpose(image).convert("RGB")), how, limits)
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:

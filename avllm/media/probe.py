@@ -7,6 +7,7 @@ from av import AudioStream, VideoFrame, VideoStream
 
 from avllm.errors import MediaError
 from avllm.media.container import codec_name, duration_seconds, is_cover, open_container, origin_seconds
+from avllm.media.fit import Fit
 from avllm.media.limits import Limits
 from avllm.media.pictures import read_folder, read_picture
 from avllm.media.sampling import Sampling
@@ -110,9 +111,9 @@ def probe(source: MediaSource, *, limits: Limits | None = None) -> MediaInfo:
         raise MediaError(f"{what.name}: nothing to probe, the frames are in memory; pass a file")
     sampling = Sampling(num_frames=1)
     if what.kind == "folder":
-        video = read_folder(what, sampling, fps=1.0, size=None, resize="squash", limits=limits)
+        video = read_folder(what, sampling, fps=1.0, how=Fit(), limits=limits)
     else:
-        video = read_picture(what, sampling, size=None, resize="squash", limits=limits)
+        video = read_picture(what, sampling, how=Fit(), limits=limits)
     height, width = video.frames.shape[1:3]
     count = round(video.duration_s * (video.fps or 0)) or 1
     is_moving = what.kind == "picture" and count > 1

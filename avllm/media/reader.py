@@ -13,8 +13,9 @@ from av.container import InputContainer
 from avllm.errors import MediaError
 from avllm.media.clips import Video
 from avllm.media.container import open_container, origin_seconds, video_stream
+from avllm.media.fit import Fit
 from avllm.media.limits import Limits
-from avllm.media.resize import Resize, Shaper
+from avllm.media.resize import Shaper
 from avllm.media.sampling import Sampling
 from avllm.media.source import Source
 from avllm.media.timeline import Timeline, read_timeline
@@ -36,9 +37,7 @@ class _EndsEarly(Exception):
     """The track ends before the length that the container states for the whole file."""
 
 
-def read_container(
-    source: Source, sampling: Sampling, *, size: tuple[int, int] | None, resize: Resize, limits: Limits
-) -> Video:
+def read_container(source: Source, sampling: Sampling, *, how: Fit, limits: Limits) -> Video:
     """Samples the video track of a container; memory does not grow with its length.
 
     Raises:
@@ -50,7 +49,7 @@ def read_container(
             stream = video_stream(container, source)
             timeline = read_timeline(container, stream, source, by_time=by_time, by_walk=by_walk)
             try:
-                return _sample(container, stream, source, timeline, sampling, size, resize, limits)
+                return _sample(container, stream, source, timeline, sampling, how, limits)
             except _OffGrid:
                 by_time = True
             except _EndsEarly:
@@ -65,8 +64,7 @@ def _sample(
     source: Source,
     timeline: Timeline,
     sampling: Sampling,
-    size: tuple[int, int] | None,
-    resize: Resize,
+    how: Fit,
     limits: Limits,
 ) -> Video:
     width, height = stream.codec_context.width, stream.codec_context.height
@@ -74,10 +72,10 @@ def _sample(
     limits.check_seconds(timeline.duration_s)
     count = sampling.count(timeline.num_frames, timeline.fps)
     limits.check_frames(count)
-    limits.check_video_bytes(count, *(size or (height, width)))
+    limits.check_video_bytes(count, *(how.size or (height, width)), how.item_bytes)
     indices = sampling.indices(timeline.num_frames, timeline.fps)
     reader = _Reader(container, stream, source, timeline)
-    shaper = Shaper(size, resize)
+    shaper = Shaper(how, limits)
     frames, times = None, np.zeros(len(indices))
     origin_s, num_corrupt = origin_seconds(container), 0
     wanted = timeline.timestamps(indices, sampling.start_s or 0.0)
@@ -86,8 +84,8 @@ def _sample(
             limits.check_pixels(frame.width, frame.height)
         pixels = shaper(frame)
         if frames is None:
-            limits.check_video_bytes(len(indices), *pixels.shape[:2])
-            frames = np.empty((len(indices), *pixels.shape), np.uint8)
+            limits.check_video_bytes(len(indices), *pixels.shape[:2], how.item_bytes)
+            frames = np.empty((len(indices), *pixels.shape), how.dtype)
         frames[place] = pixels
         times[place] = float(reader.timestamp * timeline.time_base) - origin_s
         num_corrupt += frame.is_corrupt

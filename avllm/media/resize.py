@@ -1,59 +1,43 @@
 """Decoded frames to RGB arrays of a wanted size, upright."""
 
-from typing import Literal, TypeAlias
+from dataclasses import replace
 
 import numpy as np
 from av import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
-from jaxtyping import UInt8
 
-Resize: TypeAlias = Literal["squash", "crop", "pad"]
+from avllm.media.fit import Fit, Picture, fit_picture, inner_size, place
+from avllm.media.limits import Limits
 
 
 class Shaper:
-    """Turns frames into RGB, upright, resized while the colours are converted: no full-size RGB copy is made.
+    """Turns frames into RGB, upright, of the size that `how` asks for, or that of the first frame.
+
+    With `decoder`, frames are resized while the colours are converted: no full-size RGB copy is made.
 
     Args:
-        size: (h, w) of the result; None keeps the size of the first frame.
-        mode: `squash` changes the aspect ratio, `crop` cuts the longer side, `pad` adds black bars.
+        how: which size and how it is reached.
+        limits: what a picture may cost on the way.
     """
 
-    def __init__(self, size: tuple[int, int] | None, mode: Resize) -> None:
-        self.size = size
-        self.mode: Resize = mode
+    def __init__(self, how: Fit, limits: Limits) -> None:
+        self.how, self.limits = how, limits
         self.reformatter = VideoReformatter()
 
-    def __call__(self, frame: VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+    def __call__(self, frame: VideoFrame) -> Picture:
         turns = round(frame.rotation / 90) % 4
         height, width = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
-        if self.size is None:  # A stream that changes its size is brought to its first one.
-            self.size = (height, width)
-        inner_h, inner_w = inner_size((height, width), self.size, self.mode)
-        to_h, to_w = (inner_w, inner_h) if turns % 2 else (inner_h, inner_w)
+        if self.how.size is None:  # A stream that changes its size is brought to its first one.
+            self.how = replace(self.how, size=(height, width))
+        size, inner = self.how.size or (height, width), (height, width)
+        if self.how.resample == "decoder":
+            inner = inner_size(inner, size, self.how.resize)
+        to_h, to_w = reversed(inner) if turns % 2 else inner
+        self.limits.check_pixels(to_w, to_h)
         picture = self.reformatter.reformat(
             frame, width=to_w, height=to_h, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
         ).to_ndarray()
-        return place(np.rot90(picture, k=turns), self.size)
-
-
-def inner_size(size: tuple[int, int], to: tuple[int, int], mode: Resize) -> tuple[int, int]:
-    """(h, w) to scale to before `place` crops or pads it to `to`."""
-    if mode == "squash":
-        return to
-    choose = max if mode == "crop" else min
-    scale = choose(to[0] / size[0], to[1] / size[1])
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def place(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Cuts or fills with black, around the centre."""
-    if picture.shape[:2] == size:
-        return picture
-    result = np.zeros((*size, 3), np.uint8)
-    taken, given = [], []
-    for have, want in zip(picture.shape[:2], size, strict=True):
-        length = min(have, want)
-        taken.append(slice((have - length) // 2, (have - length) // 2 + length))
-        given.append(slice((want - length) // 2, (want - length) // 2 + length))
-    result[tuple(given)] = picture[tuple(taken)]
-    return result
+        upright = np.rot90(picture, k=turns)
+        if self.how.resample == "decoder":
+            return place(upright, size, self.how.pad_color)
+        return fit_picture(upright, self.how, self.limits)

@@ -4,11 +4,27 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from avllm.errors import ConfigError, MediaError
+
+Kind: TypeAlias = Literal[
+    "uniform",
+    "middle",
+    "half_step",
+    "linspace",
+    "head_tail",
+    "interval_middle",
+    "interval_random",
+    "fps",
+    "fps_time",
+    "all",
+]
+# Kinds that may give fewer than n frames; the others repeat indices or take no n.
+_AT_MOST_N: frozenset[Kind] = frozenset({"uniform", "head_tail"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,28 +32,38 @@ class Sampling:
     """How frames are picked.
 
     `uniform`: the first frame of each of n equal segments; short videos yield fewer frames (Video-LLaMA).
-    `middle`: the middle of each of n segments; indices repeat in short videos (VideoLLaMA2).
+    `middle`: the middle of each of n segments; indices repeat in short videos (VideoLLaMA 2).
+    `half_step`: n equal steps, the first of them half as long; indices repeat in short videos (VideoChat).
     `linspace`: from the first frame to the last, both included; indices repeat in short videos (Video-LLaVA).
     `head_tail`: n // 2 random frames of each half, sorted (Video-LLaMA's training option).
-    `fps`: the middle of each segment of 1 / fps seconds (VideoLLaMA2).
+    `interval_middle`: the middle of each of n intervals of whole frames; short videos end in copies of the last index
+    (VideoChat's training).
+    `interval_random`: a random frame of each of those intervals (VideoChat's training).
+    `fps`: the middle of each segment of 1 / fps seconds, in whole frames (VideoLLaMA 2).
+    `fps_time`: the same, in seconds (VideoChat's training).
     `all`: every frame.
 
     Args:
         kind: see above.
-        num_frames: n; `fps` and `all` do not use it.
-        fps: frames per second for `fps`.
+        num_frames: n; `fps`, `fps_time` and `all` do not use it.
+        fps: frames per second for `fps` and `fps_time`.
         start_s: the part of the video to look at, in seconds from its start.
         end_s: where that part ends, exclusive.
-        max_frames: more frames than this are thinned out evenly.
-        seed: of `head_tail`.
+        starts_early: begins a frame before the one that is on screen at start_s, and ends with the last frame that is
+            over at end_s (VideoLLaMA 2, see `avllm.model.quirks`).
+        max_frames: most frames taken.
+        keep: which of more than max_frames: `spread` thins them out evenly, `first` cuts them off.
+        seed: of `head_tail` and `interval_random`.
     """
 
-    kind: Literal["uniform", "middle", "linspace", "head_tail", "fps", "all"] = "uniform"
+    kind: Kind = "uniform"
     num_frames: int = 8
     fps: float | None = None
     start_s: float | None = None
     end_s: float | None = None
+    starts_early: bool = False
     max_frames: int | None = None
+    keep: Literal["spread", "first"] = "spread"
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -45,8 +71,8 @@ class Sampling:
             raise ConfigError(f"num_frames: expected at least 1, got {self.num_frames}")
         if self.max_frames is not None and self.max_frames < 1:
             raise ConfigError(f"max_frames: expected at least 1, got {self.max_frames}")
-        if self.kind == "fps" and not (self.fps and math.isfinite(self.fps) and self.fps > 0):
-            raise ConfigError(f"fps: sampling 'fps' expects a rate above 0, got {self.fps}")
+        if self.kind in ("fps", "fps_time") and not (self.fps and math.isfinite(self.fps) and self.fps > 0):
+            raise ConfigError(f"fps: sampling {self.kind!r} expects a rate above 0, got {self.fps}")
         start, end = self.start_s or 0.0, self.end_s
         if not start >= 0 or (end is not None and not end > start):
             raise ConfigError(f"start_s, end_s: expected 0 <= start_s < end_s, got {self.start_s} and {self.end_s}")
@@ -59,8 +85,10 @@ class Sampling:
             count = total
         elif self.kind == "fps":
             count = math.ceil(total / min(max(1.0, fps // (self.fps or 1.0)), total))
+        elif self.kind == "fps_time":
+            count = math.ceil(total / fps * (self.fps or 1.0)) + 1
         else:
-            count = self.num_frames if self.kind in ("middle", "linspace") else min(self.num_frames, total)
+            count = min(self.num_frames, total) if self.kind in _AT_MOST_N else self.num_frames
         return count if self.max_frames is None else min(count, self.max_frames)
 
     def indices(self, num_frames: int, fps: float) -> tuple[int, ...]:
@@ -80,16 +108,26 @@ class Sampling:
                 picked = uniform(self.num_frames, total)
             case "middle":
                 picked = middle(self.num_frames, total)
+            case "half_step":
+                picked = half_step(self.num_frames, total)
             case "linspace":
                 picked = np.linspace(0, total - 1, self.num_frames).astype(int).tolist()
             case "head_tail":
                 picked = head_tail(self.num_frames, total, self.seed)
+            case "interval_middle":
+                middles = [(start + end - 1) // 2 for start, end in intervals(self.num_frames, total)]
+                picked = padded(middles, self.num_frames)
+            case "interval_random":
+                picked = padded(interval_random(self.num_frames, total, self.seed), self.num_frames)
             case "fps":
                 picked = every(max(1.0, fps // (self.fps or 1.0)), total)
+            case "fps_time":
+                picked = every_seconds(1 / (self.fps or 1.0), total, fps)
             case "all":
                 picked = range(total)
         if self.max_frames is not None and len(picked) > self.max_frames:
-            picked = [picked[i] for i in uniform(self.max_frames, len(picked))]
+            kept = uniform(self.max_frames, len(picked)) if self.keep == "spread" else range(self.max_frames)
+            picked = [picked[i] for i in kept]
         return tuple(first + int(index) for index in picked)
 
     def window(self, num_frames: int, fps: float) -> tuple[int, int]:
@@ -99,6 +137,9 @@ class Sampling:
         # A start between two frames means the one on screen then; 1e-6 absorbs 0.1 * 30 = 3.0000000000000004.
         first = 0 if self.start_s is None else math.floor(self.start_s * fps + 1e-6)
         last = num_frames if self.end_s is None else min(num_frames, math.ceil(self.end_s * fps - 1e-6))
+        if self.starts_early:
+            first = max(int((self.start_s or 0.0) * fps) - 1, 0)
+            last = num_frames if self.end_s is None else min(num_frames, int(self.end_s * fps))
         if first >= last:
             length = num_frames / fps if fps else 0.0
             raise MediaError(
@@ -120,11 +161,41 @@ def uniform(num_frames: int, total: int) -> list[int]:
 def middle(num_frames: int, total: int) -> list[int]:
     """The middle of each of n segments of the span from the first to the last frame.
 
-    Source: VideoLLaMA2's `frame_sample`; 1e-6 is its guard against halves rounded to even.
+    Source: VideoLLaMA 2's `frame_sample`; 1e-6 is its guard against halves rounded to even.
     """
     segment = (total - 1) / num_frames
     starts = segment * np.arange(num_frames)
     return np.round((starts + segment * (np.arange(num_frames) + 1)) / 2 + 1e-6).astype(int).tolist()
+
+
+def half_step(num_frames: int, total: int) -> list[int]:
+    """n equal steps over the span from the first to the last frame, begun half a step late.
+
+    Source: the demo of VideoChat; halves are rounded to even, the late start is rounded down.
+    """
+    step = (total - 1) / num_frames
+    return (int(step / 2) + np.round(step * np.arange(num_frames)).astype(int)).tolist()
+
+
+def intervals(num_frames: int, total: int) -> list[tuple[int, int]]:
+    """First frame and end (exclusive) of each of n intervals, as equal as whole frames allow; never an empty one."""
+    edges = np.linspace(0, total, min(num_frames, total) + 1).astype(int).tolist()
+    return list(pairwise(edges))
+
+
+def interval_random(num_frames: int, total: int, seed: int | None) -> list[int]:
+    """A random frame of each interval; never its last one, unless it has no other.
+
+    Source: VideoChat's training, with Python's own generator so that a seed gives the published frames. Where an
+    interval has one frame, the published code draws all frames without regard to intervals.
+    """
+    generator = random.Random(seed)
+    return [generator.choice(range(start, max(end - 1, start + 1))) for start, end in intervals(num_frames, total)]
+
+
+def padded(picked: list[int], num_frames: int) -> list[int]:
+    """As many indices as were asked for: the last one is repeated."""
+    return picked + [picked[-1]] * (num_frames - len(picked))
 
 
 def head_tail(num_frames: int, total: int, seed: int | None) -> list[int]:
@@ -142,10 +213,20 @@ def head_tail(num_frames: int, total: int, seed: int | None) -> list[int]:
 def every(step: float, total: int) -> list[int]:
     """One frame of each segment of `step` frames, from its middle.
 
-    Source: VideoLLaMA2's `frame_sample` in fps mode; a float step is truncated value by value.
+    Source: VideoLLaMA 2's `frame_sample` in fps mode; a float step is truncated value by value.
     """
     step = min(step, total)
     return [int(index) for index in np.arange(step // 2, total, step, dtype=int)]
+
+
+def every_seconds(step_s: float, total: int, fps: float) -> list[int]:
+    """The frame nearest to the middle of each `step_s` seconds; of a video shorter than half of that, its middle.
+
+    Source: VideoChat's training; halves are rounded to even.
+    """
+    middles = np.arange(step_s / 2, total / fps + step_s / 2, step_s)
+    picked = np.around(middles * fps).astype(int)
+    return picked[picked < total].tolist() or [total // 2]
 
 
 def time_message(indices: Sequence[int], fps: float) -> str:

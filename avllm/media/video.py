@@ -2,10 +2,10 @@
 
 from avllm.errors import MediaError
 from avllm.media.clips import Video
+from avllm.media.fit import CropOffset, Fit, Resample, Resize
 from avllm.media.limits import Limits
 from avllm.media.pictures import read_folder, read_frames, read_picture
 from avllm.media.reader import read_container
-from avllm.media.resize import Resize
 from avllm.media.sampling import Sampling
 from avllm.media.source import MediaSource, resolve
 
@@ -16,6 +16,9 @@ def open_video(
     *,
     size: tuple[int, int] | None = None,
     resize: Resize = "squash",
+    resample: Resample = "decoder",
+    crop_offset: CropOffset = "floor",
+    pad_color: tuple[int, int, int] = (0, 0, 0),
     source_fps: float = 24.0,
     limits: Limits | None = None,
 ) -> Video:
@@ -28,7 +31,10 @@ def open_video(
         source: a path, a `file:` or `data:` URL, bytes, an array [t h w 3], a list of frames, a folder of images.
         sampling: which frames (default: 8, uniform).
         size: (h, w) of the frames; None keeps the file's.
-        resize: `squash` changes the aspect ratio, `crop` cuts the longer side, `pad` adds black bars.
+        resize: `squash` changes the aspect ratio, `crop` cuts the longer side, `pad` adds bars.
+        resample: how pixels are computed; see `avllm.media.fit.Fit`, also for what follows.
+        crop_offset: where a crop begins.
+        pad_color: RGB of the bars.
         source_fps: rate of a source that has none of its own: an array, a list, a folder.
         limits: what the medium may cost.
 
@@ -36,16 +42,17 @@ def open_video(
         MediaError: cannot be read, holds no video, or is over a limit.
     """
     sampling, limits = sampling or Sampling(), limits or Limits()
-    _check_size(size, limits)
+    how = Fit(size=size, resize=resize, resample=resample, crop_offset=crop_offset, pad_color=pad_color)
+    _check_size(how, limits)
     if not source_fps > 0:
         raise MediaError(f"source_fps: expected a rate above 0, got {source_fps}")
     what = resolve(source, limits)
     if what.kind == "container":
-        return read_container(what, sampling, size=size, resize=resize, limits=limits)
+        return read_container(what, sampling, how=how, limits=limits)
     if what.kind == "picture":
-        return read_picture(what, sampling, size=size, resize=resize, limits=limits)
+        return read_picture(what, sampling, how=how, limits=limits)
     read = read_folder if what.kind == "folder" else read_frames
-    return read(what, sampling, fps=source_fps, size=size, resize=resize, limits=limits)
+    return read(what, sampling, fps=source_fps, how=how, limits=limits)
 
 
 def open_image(
@@ -53,6 +60,9 @@ def open_image(
     *,
     size: tuple[int, int] | None = None,
     resize: Resize = "squash",
+    resample: Resample = "decoder",
+    crop_offset: CropOffset = "floor",
+    pad_color: tuple[int, int, int] = (0, 0, 0),
     limits: Limits | None = None,
 ) -> Video:
     """Reads an image as a video of one frame; of an animated one the first frame.
@@ -61,17 +71,16 @@ def open_image(
         MediaError: not an image, or over a limit.
     """
     limits = limits or Limits()
-    _check_size(size, limits)
+    how = Fit(size=size, resize=resize, resample=resample, crop_offset=crop_offset, pad_color=pad_color)
+    _check_size(how, limits)
     what = resolve(source, limits)
     if what.kind not in ("picture", "frames"):
         raise MediaError(f"{what.name}: not an image (PNG, JPEG, GIF, WebP, BMP); pass it as video or audio")
     if what.kind == "frames":
-        return read_frames(what, Sampling(num_frames=1), fps=1.0, size=size, resize=resize, limits=limits)
-    return read_picture(what, Sampling(num_frames=1), size=size, resize=resize, limits=limits)
+        return read_frames(what, Sampling(num_frames=1), fps=1.0, how=how, limits=limits)
+    return read_picture(what, Sampling(num_frames=1), how=how, limits=limits)
 
 
-def _check_size(size: tuple[int, int] | None, limits: Limits) -> None:
-    if size is not None:
-        if len(size) != 2 or min(size) < 1:
-            raise MediaError(f"size: expected (height, width) of at least 1, got {size}")
-        limits.check_pixels(size[1], size[0])
+def _check_size(how: Fit, limits: Limits) -> None:
+    if how.size is not None:
+        limits.check_pixels(how.size[1], how.size[0])

@@ -13,7 +13,7 @@ from avllm.config import Choice
 from avllm.connectors import CONNECTORS
 from avllm.encoders import ENCODERS
 from avllm.errors import ConfigError
-from avllm.media import SegmentConfig
+from avllm.media import CropOffset, Resample, Resize, SegmentConfig
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -28,8 +28,15 @@ class Frames:
         sampling: which ones; the names are those of `avllm.media.Sampling`.
         fps: frames per second taken, for the sampling that needs it.
         max_frames: upper bound on t for that sampling.
+        source_fps: frames per second of a folder or a list of frames, which have no rate of their own.
         size: side in pixels of the square picture that the encoder sees.
-        resize: how a picture becomes square.
+        resize: how a picture becomes square: `squash`, `crop` or `pad`.
+        resample: how its pixels are computed; the names are those of `avllm.media.fit.Fit`.
+        image_resize: of an image, if not as of a video.
+        image_resample: likewise.
+        image_frames: how often an image is repeated to make a video.
+        crop_offset: where a crop begins when an odd number of pixels is cut: `floor` or `round` (to even).
+        pad_color: of the bars; `mean` is the pixel that normalisation takes to about 0.
         mean: subtracted from each channel after scaling to [0, 1].
         std: divides each channel.
     """
@@ -38,8 +45,15 @@ class Frames:
     sampling: str = "uniform"
     fps: float | None = None
     max_frames: int | None = None
+    source_fps: float = 24.0
     size: int = 224
-    resize: Literal["squash", "crop", "pad"] = "squash"
+    resize: Resize = "squash"
+    resample: Resample = "decoder"
+    image_resize: Resize | None = None
+    image_resample: Resample | None = None
+    image_frames: int = 1
+    crop_offset: CropOffset = "floor"
+    pad_color: Literal["black", "mean"] = "black"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
@@ -48,9 +62,20 @@ class Frames:
         """(c, h, w) of a frame."""
         return 3, self.size, self.size
 
+    def fit_options(self, kind: Literal["image", "video"]) -> dict[str, Any]:
+        """How a picture becomes one that the encoder takes, as options of `avllm.media.open_image` and `open_video`."""
+        is_image, color = kind == "image", self.mean if self.pad_color == "mean" else (0.0, 0.0, 0.0)
+        return {
+            "size": (self.size, self.size),
+            "resize": (is_image and self.image_resize) or self.resize,
+            "resample": (is_image and self.image_resample) or self.resample,
+            "crop_offset": self.crop_offset,
+            "pad_color": tuple(int(value * 255) for value in color),
+        }
+
 
 # Faults of published code that can be had back; `avllm.model.quirks` says what each does.
-Quirk = Literal["vicuna_label_drift", "cut_prompt_from_left"]
+Quirk = Literal["vicuna_label_drift", "cut_prompt_from_left", "cut_long_videos", "window_starts_early"]
 MEDIA = {"frames": Frames, "segments": SegmentConfig}
 
 

@@ -1,11 +1,9 @@
 """From messages and media to the tensors that the model takes, and from its tokens back to an answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, no_type_check
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from transformers.feature_extraction_utils import BatchFeature
@@ -14,30 +12,14 @@ from transformers.processing_utils import ProcessorMixin
 from avllm import config as yaml_config
 from avllm import media
 from avllm.errors import ConfigError, DataError
-from avllm.model.configuration import AvllmConfig, BranchConfig, Frames, System, slot_ids
+from avllm.model.configuration import AvllmConfig, BranchConfig, System, slot_ids
 from avllm.model.prompts import PROMPTS, Kind, Medium, Prompt, Turn, conversation, drop_leading, show
 from avllm.model.quirks import vicuna_label_drift
+from avllm.model.reading import Loaded, normalise, read_audio, read_image, read_video, stack_media
 from avllm.model.tokens import IGNORED, Encoded, encode
 
 FormName = Literal["chat", "train", "caption", "train_caption"]
 Message = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Loaded:
-    """A medium that has been opened.
-
-    Args:
-        kind: what it was opened as.
-        branch: whose slots it fills.
-        values: normalised frames [t c h w] or log-mel segments [t c f n].
-        times_s: seconds of its frames, or of the starts of its segments.
-    """
-
-    kind: Kind
-    branch: str
-    values: Float[Tensor, "t c *rest"]
-    times_s: tuple[float, ...]
 
 
 class AvllmProcessor(ProcessorMixin):
@@ -123,39 +105,17 @@ class AvllmProcessor(ProcessorMixin):
         """
         branch = branch or ("audio" if kind == "audio" else "video")
         self._branch(branch)
-        limits = {"limits": options.pop("limits")} if options.get("limits") is not None else {}
         if kind == "audio":
-            return self._read_audio(source, options, limits)
+            return read_audio(self.door, self._branch("audio").media, source, options)
         settings = self._branch("video").media
-        size = (settings.size, settings.size)
         if kind == "image":
-            frames = self.door.open_image(source, size=size, resize=settings.resize, **limits)
-        else:
-            fields = {
-                "kind": sampling or settings.sampling,
-                "num_frames": num_frames or settings.num_frames,
-                "fps": settings.fps,
-                "max_frames": settings.max_frames,
-            }
-            chosen = media.Sampling(**{**fields, **options})
-            frames = self.door.open_video(source, chosen, size=size, resize=settings.resize, **limits)
-        times = tuple(float(time) for time in frames.times_s)
-        return Loaded(kind=kind, branch=branch, values=self.normalise(frames.frames), times_s=times)
-
-    def _read_audio(self, source: Any, options: Mapping[str, Any], limits: Mapping[str, Any]) -> Loaded:
-        settings = self._branch("audio").media
-        window = {key: options[key] for key in ("start_s", "end_s") if key in options}
-        audio = self.door.open_audio(source, sample_rate=settings.sample_rate, **window, **limits)
-        values = torch.from_numpy(media.audio_segments(audio, settings))
-        return Loaded(kind="audio", branch="audio", values=values, times_s=())
+            return read_image(self.door, settings, source, options, branch=branch)
+        choice = {"num_frames": num_frames, "sampling": sampling, "quirks": self.published_quirks}
+        return read_video(self.door, settings, source, options, branch=branch, **choice)
 
     def normalise(self, frames: Any) -> Float[Tensor, "t c h w"]:
-        """Frames u8 [t h w c] as the vision encoder takes them."""
-        settings = self._branch("video").media
-        assert isinstance(settings, Frames)
-        mean, std = (rearrange(torch.tensor(v), "c -> c 1 1") for v in (settings.mean, settings.std))
-        pixels = frames if isinstance(frames, Tensor) else torch.tensor(frames)
-        return (rearrange(pixels, "t h w c -> t c h w").float() / 255 - mean) / std
+        """Frames [t h w c] as the vision encoder takes them."""
+        return normalise(frames, self._branch("video").media)
 
     def medium(self, loaded: Loaded) -> Medium:
         """What the prompt needs to know of an opened medium."""
@@ -306,12 +266,3 @@ class AvllmProcessor(ProcessorMixin):
         if name not in self.branches:
             raise ConfigError(f"this system has no {name} branch; it has: {', '.join(self.branches) or 'none'}")
         return self.branches[name]
-
-
-def stack_media(loaded: Sequence[Loaded]) -> dict[str, Tensor | list[Tensor]]:
-    """Opened media by branch, stacked where they have one shape."""
-    media: dict[str, Tensor | list[Tensor]] = {}
-    for branch in dict.fromkeys(item.branch for item in loaded):
-        clips = [item.values for item in loaded if item.branch == branch]
-        media[branch] = torch.stack(clips) if len({clip.shape for clip in clips}) == 1 else clips
-    return media

@@ -1,4 +1,12 @@
-"""Faults of published code that a number may depend on; off unless `published_quirks` names them."""
+"""Faults of published code that a number may depend on; off unless `published_quirks` names them.
+
+Two of them are fields of `avllm.media.Sampling`, which `avllm.model.reading` sets:
+
+- `cut_long_videos` (VideoLLaMA 2): of more than `max_frames` frames the first are kept, so that the end of a long video
+  is never seen; ours are spread over the whole video.
+- `window_starts_early` (VideoLLaMA 2): a part of a video begins one frame before `start_s` and leaves out a frame that
+  is still on screen at `end_s`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

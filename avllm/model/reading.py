@@ -1,0 +1,133 @@
+"""From a medium to what a branch's encoder takes."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from avllm import media
+from avllm.model.configuration import Frames
+from avllm.model.prompts import Kind
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """A medium that has been opened.
+
+    Args:
+        kind: what it was opened as.
+        branch: whose slots it fills.
+        values: normalised frames [t c h w] or log-mel segments [t c f n].
+        times_s: seconds of its frames, or of the starts of its segments.
+    """
+
+    kind: Kind
+    branch: str
+    values: Float[Tensor, "t c *rest"]
+    times_s: tuple[float, ...]
+
+
+def read_image(door: Any, settings: Frames, source: Any, options: Mapping[str, Any], *, branch: str) -> Loaded:
+    """An image, as a video that shows it `settings.image_frames` times.
+
+    Args:
+        door: `avllm.media`, or what takes its place.
+        settings: of the video branch.
+        source: whatever `avllm.media.open_image` opens.
+        options: `limits` is used; an image has no use for those of a sampling.
+        branch: whose slots it shall fill.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    limits = {"limits": options["limits"]} if options.get("limits") is not None else {}
+    opened = door.open_image(source, **settings.fit_options("image"), **limits)
+    values = repeat(normalise(opened.frames, settings), "1 c h w -> t c h w", t=settings.image_frames)
+    return Loaded(kind="image", branch=branch, values=values, times_s=(0.0,) * settings.image_frames)
+
+
+def read_video(
+    door: Any,
+    settings: Frames,
+    source: Any,
+    options: Mapping[str, Any],
+    *,
+    branch: str,
+    num_frames: int | None = None,
+    sampling: str | None = None,
+    quirks: Collection[str] = (),
+) -> Loaded:
+    """The sampled frames of a video.
+
+    Args:
+        door: `avllm.media`, or what takes its place.
+        settings: of the video branch.
+        source: whatever `avllm.media.open_video` opens.
+        options: `limits`, and fields of `avllm.media.Sampling` in place of the settings.
+        branch: whose slots it shall fill.
+        num_frames: in place of the settings.
+        sampling: in place of the settings.
+        quirks: faults of the published code that are wanted back.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    fields = {
+        "kind": sampling or settings.sampling,
+        "num_frames": num_frames or settings.num_frames,
+        "fps": settings.fps,
+        "max_frames": settings.max_frames,
+        "keep": "first" if "cut_long_videos" in quirks else "spread",
+        "starts_early": "window_starts_early" in quirks,
+    }
+    chosen = {key: value for key, value in options.items() if key != "limits"}
+    limits = {"limits": options["limits"]} if options.get("limits") is not None else {}
+    opened = door.open_video(
+        source,
+        media.Sampling(**{**fields, **chosen}),
+        source_fps=settings.source_fps,
+        **settings.fit_options("video"),
+        **limits,
+    )
+    times = tuple(float(time) for time in opened.times_s)
+    return Loaded(kind="video", branch=branch, values=normalise(opened.frames, settings), times_s=times)
+
+
+def read_audio(door: Any, settings: Any, source: Any, options: Mapping[str, Any]) -> Loaded:
+    """A sound, as the segments that its encoder looks at.
+
+    Args:
+        door: `avllm.media`, or what takes its place.
+        settings: of the audio branch.
+        source: whatever `avllm.media.open_audio` opens; a video is a source of sound too.
+        options: `start_s`, `end_s` and `limits` are used.
+
+    Raises:
+        MediaError: it cannot be read, or has no sound.
+    """
+    given = {key: options[key] for key in ("start_s", "end_s") if key in options}
+    if options.get("limits") is not None:
+        given["limits"] = options["limits"]
+    audio = door.open_audio(source, sample_rate=settings.sample_rate, **given)
+    values = torch.from_numpy(media.audio_segments(audio, settings))
+    return Loaded(kind="audio", branch="audio", values=values, times_s=())
+
+
+def normalise(frames: Any, settings: Frames) -> Float[Tensor, "t c h w"]:
+    """Frames [t h w c] around [0, 255] as a vision encoder takes them."""
+    mean, std = (rearrange(torch.tensor(v), "c -> c 1 1") for v in (settings.mean, settings.std))
+    pixels = frames if isinstance(frames, Tensor) else torch.tensor(frames)
+    return (rearrange(pixels, "t h w c -> t c h w").float() / 255 - mean) / std
+
+
+def stack_media(loaded: Sequence[Loaded]) -> dict[str, Tensor | list[Tensor]]:
+    """Opened media by branch, stacked where they have one shape."""
+    stacked: dict[str, Tensor | list[Tensor]] = {}
+    for branch in dict.fromkeys(item.branch for item in loaded):
+        clips = [item.values for item in loaded if item.branch == branch]
+        stacked[branch] = torch.stack(clips) if len({clip.shape for clip in clips}) == 1 else clips
+    return stacked

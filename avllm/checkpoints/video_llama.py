@@ -6,8 +6,9 @@ and the VL and AL checkpoints of Video-LLaMA, which hold what was trained and ev
 
 from collections.abc import Collection
 
-from avllm.checkpoints.decoders import LLAMA, ROTARY
+from avllm.checkpoints.decoders import ROTARY, decoder_table
 from avllm.checkpoints.rename import Drop, Table, Target, under
+from avllm.model import System
 
 UNUSED_BUFFER = Drop("an unused buffer: query tokens have no position")
 UNUSED_TRUNK = Drop("outside the systems here")
@@ -148,21 +149,19 @@ def audio_checkpoint() -> dict[str, Target]:
     }
 
 
-def tables(*, depth: int, trunks: Collection[str]) -> dict[str, Table]:
-    """Every source of a Video-LLaMA, under the names of our whole model.
-
-    Args:
-        depth: blocks of the video encoder.
-        trunks: trunks of the audio encoder.
-    """
-    return {
-        "eva_vit_g": under("branches.video.encoder.", eva_clip(depth)),
-        "blip2": under("branches.video.connector.frame_qformer.", blip2()),
-        "vl": under("branches.video.connector.", video_checkpoint()),
-        "imagebind_huge": under("branches.audio.encoder.", imagebind(trunks)),
-        "al": under("branches.audio.connector.", audio_checkpoint()),
-        "llama": under("decoder.", LLAMA),
-    }
+def tables(system: System) -> dict[str, Table]:
+    """Every source of a Video-LLaMA, under the names of our whole model; those of branches it lacks are left out."""
+    encoders = {name: branch.encoder for name, branch in system.branches.items()}
+    found: dict[str, Table] = {"llama": under("decoder.", decoder_table(system.decoder))}
+    if "video" in encoders:
+        found["eva_vit_g"] = under("branches.video.encoder.", eva_clip(encoders["video"].depth))
+        found["blip2"] = under("branches.video.connector.frame_qformer.", blip2())
+        found["vl"] = under("branches.video.connector.", video_checkpoint())
+    if "audio" in encoders:
+        trunks = [trunk for trunk in OWN if getattr(encoders["audio"], trunk)]
+        found["imagebind_huge"] = under("branches.audio.encoder.", imagebind(trunks))
+        found["al"] = under("branches.audio.connector.", audio_checkpoint())
+    return found
 
 
 def _renamed_keys(prefix: str, table: Table) -> dict[str, Target]:

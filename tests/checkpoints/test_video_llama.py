@@ -9,6 +9,7 @@ from avllm.checkpoints.video_llama import eva_clip, imagebind, tables
 from avllm.encoders import EvaClip, ImageBind
 from avllm.encoders.imagebind import AudioConfig, TextConfig, VisionConfig
 from avllm.errors import CheckpointError
+from avllm.model import System
 
 MANIFESTS = Path(__file__).parents[1] / "golden" / "video_llama" / "manifests"
 
@@ -48,7 +49,7 @@ def test_the_40th_block_is_dropped_with_its_reason():
 
 
 def test_every_weight_of_ours_has_a_published_name():
-    known = tables(depth=39, trunks=("vision", "audio"))
+    known = tables(System.from_yaml("video_llama_7b"))
 
     assert published_names("branches.video.encoder.blocks.3.attention.q_bias", known["eva_vit_g"]) == (
         "blocks.3.attn.q_bias",

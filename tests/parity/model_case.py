@@ -82,7 +82,7 @@ class Case:
         weights, settings = beside(folder, "model_weights"), read_json(folder / "config.json")
         system = system_of(settings, weights, "vicuna")
         model = AvllmForConditionalGeneration(AvllmConfig.from_system(system)).eval()
-        tables = video_llama.tables(depth=settings["vit"]["depth"], trunks=("vision", "audio"))
+        tables = video_llama.tables(system)
         renamed = {
             name: rename.rename(read_tensors(weights / file), tables[name], source=file) for name, file in FILES.items()
         }

@@ -16,9 +16,10 @@ def run(path: Path) -> list[Row]:
     """One row per file, one per reason for leaving keys out, one per weight that does not fit."""
     settings = read_json(path / "config.json")
     settings = {"frames": 1, "audio_clips": settings["audio_position_embedding_size"], **settings}
+    system = system_of(settings, path, "vicuna")
     with torch.device("meta"):
-        model = AvllmForConditionalGeneration(AvllmConfig.from_system(system_of(settings, path, "vicuna")))
-    known = tables(depth=settings["vit"]["depth"], trunks=("vision", "audio"))
+        model = AvllmForConditionalGeneration(AvllmConfig.from_system(system))
+    known = tables(system)
     rows, renamed = [], {}
     for name, file in FILES.items():
         item = renamed[name] = rename(read_tensors(path / file), known[name], source=file)

@@ -1,0 +1,223 @@
+"""Published weights into one model folder: safetensors, configuration, processor, manifest."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avllm.checkpoints import kinds, manifest
+from avllm.checkpoints.kinds import kind_of
+from avllm.checkpoints.mapping import Mapped, Part, known, map_sources, named
+from avllm.checkpoints.overlays import add_delta, merge_adapter
+from avllm.checkpoints.rename import rename
+from avllm.checkpoints.shards import SHARD_BYTES, Planned, write_shards
+from avllm.checkpoints.sources import Source, open_sources, read_json, release
+from avllm.checkpoints.tokenizers import open_tokenizer
+from avllm.errors import CheckpointError
+from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
+
+Progress = Callable[[int, int], None]  # bytes written, bytes in all
+WHOLE = ("video_llava", "video_llava_no_towers", "video_llava_hf", "videollama2", "videollama2_av")
+SPARE_BYTES = 50_000_000
+
+
+def convert(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    system: str | None = None,
+    dtype: torch.dtype | None = None,
+    decoder: str | Path | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress = lambda done, total: None,
+) -> Mapped:
+    """Converts; the folder appears whole or not at all.
+
+    Args:
+        paths: files and folders of published weights.
+        out: the new folder.
+        system: a published system, or a YAML that describes the sizes; None to tell by content.
+        dtype: of the stored floating-point weights; None keeps that of each source.
+        decoder: a folder or hub id of the language model, as one more source.
+        shard_bytes: largest shard.
+        progress: called after each tensor.
+
+    Raises:
+        CheckpointError: a file is refused, a key is missing, left over or of another shape, a value is not finite, or
+            the folder exists; what is wrong is named.
+    """
+    out = Path(out)
+    if out.exists():
+        raise CheckpointError(f"--out {out}: exists already; expected a new folder")
+    given = [source for path in paths for source in open_sources(Path(path))]
+    given += open_sources(_decoder_folder(decoder)) if decoder is not None else []
+    sources = combine(given)
+    mapped = map_sources(sources, system=system)
+    require_whole(mapped)
+    tokenizer = open_tokenizer(_tokenizer_folder(sources), mapped.system.decoder)
+    planned = [_planned(part, name, dtype) for part in mapped.parts for name in part.renamed.state]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(item.nbytes for item in planned) + SPARE_BYTES, shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise CheckpointError(f"--out {out}: needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free")
+    folder = out.with_name(out.name + ".partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir()
+        sums = _write_weights(folder, mapped, planned, shard_bytes, progress)
+        _write_settings(folder, mapped, planned, tokenizer, _generation(sources))
+        manifest.write(folder, manifest.build(mapped, given, sums, folder))
+        folder.rename(out)
+    except BaseException:  # Ctrl-C and a full disk included
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return mapped
+
+
+def combine(given: Sequence[Source]) -> list[Source]:
+    """Deltas added to their bases and adapters to theirs; other sources as they are.
+
+    Raises:
+        CheckpointError: a delta or an adapter without its base, or weights that are differences.
+    """
+    sources = [(source, kind_of(source)) for source in given]
+    names = [kind.name if kind else "" for _, kind in sources]
+    adapters = [source for source, name in zip(given, names, strict=True) if name == "adapter"]
+    trained = [source for source, name in zip(given, names, strict=True) if name == "trained_parts"]
+    decoders = [source for source, name in zip(given, names, strict=True) if name == "decoder"]
+    rest = [s for s, n in zip(given, names, strict=True) if n not in ("adapter", "trained_parts", "decoder")]
+    for source, name in zip(given, names, strict=True):
+        if name in WHOLE and kinds.is_delta(kinds.norms_of(source)):
+            raise CheckpointError(f"{source.path}: its language model holds differences to another one, not weights")
+    decoders = [_with_base(decoders)] if decoders else []
+    if not adapters and not trained:
+        return [*rest, *decoders]
+    wholes = [source for source in rest if (kind := kind_of(source)) is not None and kind.name in WHOLE]
+    bases = wholes or decoders
+    if len(adapters) != 1 or len(trained) > 1 or len(bases) != 1:
+        raise CheckpointError(
+            f"got {len(adapters)} adapters, {len(trained)} files of parts trained beside one (non_lora_trainables.bin) "
+            f"and {len(bases)} base models; expected one adapter and the model it was trained on (also as --decoder)"
+        )
+    merged = merge_adapter(adapters[0], bases[0], trained[0] if trained else None)
+    return [merged if source is bases[0] else source for source in [*rest, *decoders]]
+
+
+def require_whole(mapped: Mapped) -> None:
+    """Raises CheckpointError when a key is missing, left over or of another shape, or a whole file is not there."""
+    faults = mapped.faults()
+    if faults:
+        sources = ", ".join(part.source.name for part in mapped.parts)
+        raise CheckpointError(f"{sources}: {len(faults)} weights do not fit: {named(faults)}")
+    absent = mapped.missing_files
+    if absent:
+        needed = "; ".join(f"{file} ({count} weights)" for file, count in absent.items())
+        raise CheckpointError(f"{mapped.family}: missing {needed}; give the files beside the others")
+
+
+def _with_base(decoders: list[Source]) -> Source:
+    deltas = [source for source in decoders if kinds.is_delta(kinds.norms_of(source))]
+    bases = [source for source in decoders if source not in deltas]
+    if len(decoders) == 2 and len(deltas) == 1:
+        return add_delta(deltas[0], bases[0])
+    if deltas:
+        raise CheckpointError(
+            f"{deltas[0].path}: holds the differences to another language model (a delta, as Vicuna v0 and v1.1 are "
+            f"published), not weights; give the folder of the model it was made from, LLaMA, as one more source"
+        )
+    if len(decoders) > 1:
+        raise CheckpointError(f"two language models, {' and '.join(str(s.path) for s in decoders)}; leave one out")
+    return decoders[0]
+
+
+def _planned(part: Part, name: str, dtype: torch.dtype | None) -> Planned:
+    meta, origin = part.renamed.state[name], part.renamed.origin[name]
+    tensors = part.source.tensors
+    lazy = {key: tensors[key] for key in origin}
+    assert part.table is not None
+    table, source = part.table, part.source.name
+
+    def make() -> Tensor:
+        return rename({key: tensor.read() for key, tensor in lazy.items()}, table, source=source).state[name]
+
+    stored = dtype if dtype is not None and meta.is_floating_point() else meta.dtype
+    return Planned(
+        name=name, shape=tuple(meta.shape), dtype=stored, make=make, origin=f"{source}: {' + '.join(origin)}"
+    )
+
+
+def _write_weights(
+    folder: Path, mapped: Mapped, planned: Sequence[Planned], shard_bytes: int, progress: Progress
+) -> dict[str, str]:
+    total, done = sum(item.nbytes for item in planned), 0
+    last = {list(part.renamed.state)[-1]: part.source for part in mapped.parts if part.renamed.state}
+
+    def wrote(item: Planned) -> None:
+        nonlocal done
+        done += item.nbytes
+        if item.name in last:
+            release([last[item.name]])
+        progress(done, total)
+
+    return write_shards(folder, planned, shard_bytes=shard_bytes, wrote=wrote)
+
+
+def _write_settings(
+    folder: Path, mapped: Mapped, planned: Sequence[Planned], tokenizer: Any, generation: dict[str, Any]
+) -> None:
+    config, sizes = mapped.config, dict[torch.dtype, int]()
+    for item in planned:
+        if item.dtype.is_floating_point:
+            sizes[item.dtype] = sizes.get(item.dtype, 0) + item.nbytes
+    config.dtype = max(sizes, key=lambda dtype: sizes[dtype])
+    config.architectures = [AvllmForConditionalGeneration.__name__]
+    with torch.device("meta"):
+        settings = AvllmForConditionalGeneration(config).generation_config
+    if settings is not None:
+        settings.update(**generation)
+        settings.save_pretrained(folder)
+    AvllmProcessor.from_config(config, tokenizer).save_pretrained(folder)
+    config.save_pretrained(folder)
+
+
+def _generation(sources: Sequence[Source]) -> dict[str, Any]:
+    """Where answers end, as published beside the language model; how to sample is left to the user."""
+    for source in sources:
+        path = source.path / "generation_config.json"
+        if source.path.is_dir() and path.is_file():
+            data = read_json(path)
+            return {key: data[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in data}
+    return {}
+
+
+def _tokenizer_folder(sources: Sequence[Source]) -> Path:
+    """That of the checkpoint, else that of the language model."""
+    have = [(source, known(source).name) for source in sources if source.tokenizer is not None]
+    main = [source for source, name in have if name in WHOLE] + [s for s, name in have if name == "decoder"]
+    if not main:
+        raise CheckpointError(
+            "no tokenizer among the sources; expected tokenizer.json, tokenizer.model or vocab.json in the folder "
+            "of the language model"
+        )
+    assert main[0].tokenizer is not None
+    return main[0].tokenizer
+
+
+def _decoder_folder(name: str | Path) -> Path:
+    from avllm.checkpoints.load import HUB_ID
+
+    if Path(name).exists() or not HUB_ID.fullmatch(str(name)):
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    files = ["*.json", "*.model", "*.txt", "*.jinja", "*.safetensors"]
+    try:
+        folder = Path(snapshot_download(str(name), allow_patterns=files))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(str(name), allow_patterns=[*files, "*.bin"]))
+    except Exception as error:  # the hub, the network and the cache each have their own
+        raise CheckpointError(f"--decoder {name}: no such folder, and the hub does not give it ({error})") from error
+    return folder

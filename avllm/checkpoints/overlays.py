@@ -1,0 +1,131 @@
+"""Weights made of two published sets: a delta added to its base, an adapter merged into its base."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from math import sqrt
+from typing import Any
+
+from torch import Tensor
+
+from avllm.checkpoints.reading import LazyTensor, WeightFile
+from avllm.checkpoints.sources import Source
+from avllm.errors import CheckpointError
+
+LORA = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight")
+TRAINED = "base_model.model."
+ROTARY = re.compile(r".*rotary_emb\.inv_freq")
+
+
+def add_delta(delta: Source, base: Source) -> Source:
+    """The model that a delta was made of: every tensor of the delta added to the base's.
+
+    Rows that only the delta has (new tokens of the vocabulary) are the delta's, as the base is filled up with zeros.
+
+    Source: apply_delta.py of FastChat (Vicuna), which adds in the same way.
+
+    Raises:
+        CheckpointError: a tensor is in one of them alone, or the shapes do not go together.
+    """
+    ours, theirs = _without_rotary(delta.tensors), _without_rotary(base.tensors)
+    odd = sorted(ours.keys() ^ theirs.keys())
+    if odd:
+        where = delta.name if odd[0] in ours else base.name
+        raise CheckpointError(f"{odd[0]} is in {where} alone ({len(odd)} such weights); expected a delta and its base")
+    tensors = {}
+    for name, tensor in ours.items():
+        grown = tensor.shape[:1] >= theirs[name].shape[:1] and tensor.shape[1:] == theirs[name].shape[1:]
+        if tensor.shape != theirs[name].shape and not (grown and ("embed_tokens" in name or "lm_head" in name)):
+            raise CheckpointError(
+                f"{name}: the delta {delta.name} has shape {list(tensor.shape)}, the base {base.name} has "
+                f"{list(theirs[name].shape)}; they do not belong together"
+            )
+        tensors[name] = replace(tensor, read=partial(_sum, tensor, theirs[name]))
+    return _derived(delta, base, tensors=tensors)
+
+
+def merge_adapter(adapter: Source, base: Source, trained: Source | None = None) -> Source:
+    """The base with a LoRA adapter added to its weights and the parts that were trained in full in their place.
+
+    Source: LoRA (arXiv:2106.09685), section 4.1: W + B A * alpha / r.
+
+    Raises:
+        CheckpointError: the adapter names a weight that the base lacks, or is of a kind that cannot be added.
+    """
+    settings, pairs = adapter.adapter, _pairs(adapter)
+    if settings.get("use_dora") or settings.get("fan_in_fan_out") or settings.get("alpha_pattern"):
+        raise CheckpointError(f"{adapter.name}: only plain LoRA can be merged; this one has DoRA or patterns of alpha")
+    tensors = dict(base.tensors)
+    for module, (down, up) in pairs.items():
+        name = f"{module}.weight"
+        if name not in tensors:
+            raise CheckpointError(f"{adapter.name}: {module} is adapted, {base.name} has no such weight")
+        weight, rank = tensors[name], down.shape[0]
+        if (up.shape[0], down.shape[1]) != weight.shape or up.shape[1] != rank:
+            raise CheckpointError(
+                f"{adapter.name}: {module} has A {list(down.shape)} and B {list(up.shape)}, the weight of {base.name} "
+                f"is {list(weight.shape)}; expected [r, in], [out, r] and [out, in]"
+            )
+        tensors[name] = replace(weight, read=partial(_merged, weight, down, up, _scale(settings, rank)))
+    if trained is not None:
+        tensors |= {name.removeprefix(TRAINED): tensor for name, tensor in trained.tensors.items()}
+    parts = [adapter, base] + ([trained] if trained is not None else [])
+    return replace(_derived(*parts, tensors=tensors), config={**base.config, **_known(adapter, trained)})
+
+
+def _known(adapter: Source, trained: Source | None) -> dict[str, Any]:
+    """The settings that the training wrote beside the adapter (projector, towers)."""
+    config = adapter.config or (trained.config if trained is not None else {})
+    return config if config.get("model_type") else {}
+
+
+def _pairs(adapter: Source) -> dict[str, tuple[LazyTensor, LazyTensor]]:
+    found: dict[str, dict[str, LazyTensor]] = {}
+    for name, tensor in adapter.tensors.items():
+        match = LORA.fullmatch(name)
+        if match is None or len(tensor.shape) != 2:
+            raise CheckpointError(f"{adapter.name}: {name} is no part of a plain LoRA of linear layers")
+        found.setdefault(match["module"], {})[match["part"]] = tensor
+    half = next((module for module, parts in found.items() if set(parts) != {"A", "B"}), None)
+    if half is not None:
+        raise CheckpointError(f"{adapter.name}: {half} has only lora_{''.join(found[half])}; expected A and B")
+    return {module: (parts["A"], parts["B"]) for module, parts in found.items()}
+
+
+def _scale(settings: Mapping[str, Any], rank: int) -> float:
+    alpha = settings.get("lora_alpha")
+    if not isinstance(alpha, int | float) or settings.get("r") not in (rank, None):
+        raise CheckpointError(
+            f"adapter_config.json: lora_alpha {alpha!r} and r {settings.get('r')!r}; the weights have r {rank}"
+        )
+    return alpha / sqrt(rank) if settings.get("use_rslora") else alpha / rank
+
+
+def _merged(weight: LazyTensor, down: LazyTensor, up: LazyTensor, scale: float) -> Tensor:
+    update = up.read().float() @ down.read().float()
+    return update.mul_(scale).add_(weight.read()).to(weight.dtype)
+
+
+def _sum(delta: LazyTensor, base: LazyTensor) -> Tensor:
+    total, added = delta.read().float(), base.read()
+    total[: added.shape[0] if added.dim() else None] += added
+    return total.to(base.dtype)
+
+
+def _without_rotary(tensors: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
+    return {name: tensor for name, tensor in tensors.items() if not ROTARY.fullmatch(name)}
+
+
+def _derived(*parts: Source, tensors: dict[str, LazyTensor]) -> Source:
+    """A set whose tensors are computed from others, with the first one's tokenizer."""
+    first = parts[0]
+
+    def release() -> None:
+        for part in parts:
+            for file in part.files:
+                file.release()
+
+    files = (WeightFile(path=first.path, tensors=tensors, release=release),)
+    tokenizer = next((part.tokenizer for part in parts if part.tokenizer is not None), None)
+    return replace(first, files=files, tokenizer=tokenizer)

@@ -167,6 +167,11 @@ def under(prefix: str, table: Table) -> dict[str, Target]:
     return moved
 
 
+def before(prefix: str, table: Table) -> dict[str, Target]:
+    """The table with `prefix` put before each published name."""
+    return {prefix + pattern: target for pattern, target in table.items()}
+
+
 def published_names(ours: str, table: Table) -> tuple[str, ...]:
     """The published names of one weight of ours by this table; empty when the table does not make it."""
     names = []

@@ -7,7 +7,7 @@ and the VL and AL checkpoints of Video-LLaMA, which hold what was trained and ev
 from collections.abc import Collection
 
 from avllm.checkpoints.decoders import ROTARY, decoder_table
-from avllm.checkpoints.rename import Drop, Table, Target, under
+from avllm.checkpoints.rename import Drop, Table, Target, before, under
 from avllm.model import System
 
 UNUSED_BUFFER = Drop("an unused buffer: query tokens have no position")
@@ -100,7 +100,7 @@ def blip2() -> dict[str, Target]:
         "t5_proj.{w}": Drop("projects into the T5 of BLIP-2, which is not used"),
         "query_tokens": "query_tokens",
         "ln_vision.{w}": "input_norm.{w}",
-        **_renamed_keys("Qformer.bert.", under("qformer.", Q_FORMER)),
+        **before("Qformer.bert.", under("qformer.", Q_FORMER)),
     }
 
 
@@ -130,7 +130,7 @@ def video_checkpoint() -> dict[str, Target]:
         "video_query_tokens": "query_tokens",
         "video_frame_position_embedding.weight": "frame_embedding.table.weight",
         "llama_proj.{w}": "projection.{w}",
-        **_renamed_keys("video_Qformer.bert.", under("qformer.", Q_FORMER)),
+        **before("video_Qformer.bert.", under("qformer.", Q_FORMER)),
     }
 
 
@@ -145,7 +145,7 @@ def audio_checkpoint() -> dict[str, Target]:
         "audio_query_tokens": "query_tokens",
         "audio_position_embedding.weight": "frame_embedding.table.weight",
         "audio_llama_proj.{w}": "projection.{w}",
-        **_renamed_keys("audio_Qformer.bert.", under("qformer.", Q_FORMER)),
+        **before("audio_Qformer.bert.", under("qformer.", Q_FORMER)),
     }
 
 
@@ -162,10 +162,6 @@ def tables(system: System) -> dict[str, Table]:
         found["imagebind_huge"] = under("branches.audio.encoder.", imagebind(trunks))
         found["al"] = under("branches.audio.connector.", audio_checkpoint())
     return found
-
-
-def _renamed_keys(prefix: str, table: Table) -> dict[str, Target]:
-    return {prefix + pattern: target for pattern, target in table.items()}
 
 
 def _only(pattern: str, trunks: Collection[str]) -> str:

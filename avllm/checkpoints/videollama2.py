@@ -12,7 +12,7 @@ from typing import Any
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from avllm.checkpoints.decoders import decoder_table
-from avllm.checkpoints.rename import Drop, Table, Target, under
+from avllm.checkpoints.rename import Drop, Table, Target, before, under
 from avllm.connectors import MlpConnector, Stc
 from avllm.encoders import Clip
 from avllm.errors import CheckpointError
@@ -110,11 +110,6 @@ def tables(system: System) -> dict[str, Table]:
         },
         "decoder": decoder,
     }
-
-
-def before(prefix: str, table: Table) -> dict[str, Target]:
-    """The table with `prefix` put before each published name."""
-    return {prefix + pattern: target for pattern, target in table.items()}
 
 
 def system_from(config: Mapping[str, Any]) -> System:

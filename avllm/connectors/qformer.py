@@ -197,9 +197,23 @@ class FrameQFormer(nn.Module):
         self.qformer = QFormer(config, context_width=context_width)
 
     def forward(
-        self, context: Float[Tensor, "b n d_in"], context_mask: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b q d"]:
-        return self.qformer(self.query_tokens, self.input_norm(context), context_mask)
+        self,
+        context: Float[Tensor, "b n d_in"],
+        context_mask: Bool[Tensor, "b n"] | None = None,
+        *,
+        extra_queries: Float[Tensor, "1 e d"] | None = None,
+    ) -> Float[Tensor, "b q_all d"]:
+        """What the queries have read.
+
+        Args:
+            context: tokens of an encoder.
+            context_mask: True where the context is read; None reads all of it.
+            extra_queries: further query tokens, which follow the module's own.
+        """
+        queries = self.query_tokens
+        if extra_queries is not None:
+            queries = torch.cat([queries, extra_queries], dim=1)
+        return self.qformer(queries, self.input_norm(context), context_mask)
 
 
 def new_query_tokens(num_queries: int, width: int) -> nn.Parameter:

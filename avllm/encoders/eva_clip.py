@@ -52,16 +52,27 @@ class EvaClip(nn.Module):
         width = config.width
         self.config, self.width = config, width
         self.stored_grid = patch_grid(config.image_size, config.image_size, config.patch_size)
-        self.patches = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
+        self.patches = self.new_patches()
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
         self.positions = nn.Parameter(torch.empty(1, 1 + self.stored_grid[0] * self.stored_grid[1], width))
-        self.blocks = nn.ModuleList(
-            Block(Attention(width, config.num_heads, bias="qv"), width=width, mlp_width=int(width * config.mlp_ratio))
-            for _ in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(self.new_block() for _ in range(config.depth))
         self.apply(init_weights)
         nn.init.normal_(self.class_token, std=0.02)
         nn.init.normal_(self.positions, std=0.02)
+
+    def new_patches(self) -> nn.Module:
+        """The convolution that makes tokens of patches."""
+        return nn.Conv2d(3, self.width, self.config.patch_size, stride=self.config.patch_size)
+
+    def new_block(self) -> Block:
+        """One block of the transformer."""
+        attention = Attention(self.width, self.config.num_heads, bias="qv")
+        return Block(attention, width=self.width, mlp_width=int(self.width * self.config.mlp_ratio))
+
+    def patch_tokens(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t p d"]:
+        """One token for each patch, row by row, without its position."""
+        patches = self.patches(rearrange(frames, "b t c h w -> (b t) c h w"))
+        return rearrange(patches, "(b t) d h w -> b t (h w) d", b=len(frames))
 
     def positions_for(self, height: int, width: int) -> Float[Tensor, "1 p d"]:
         """The position table for images of `height` x `width` pixels, interpolated when that is not the stored size.
@@ -80,10 +91,14 @@ class EvaClip(nn.Module):
         Raises:
             ValueError: the frames do not divide into whole patches.
         """
-        num_clips = len(frames)
-        positions = self.positions_for(frames.shape[-2], frames.shape[-1])
-        patches = rearrange(self.patches(rearrange(frames, "b t c h w -> (b t) c h w")), "n d h w -> n (h w) d")
-        tokens = torch.cat([repeat(self.class_token, "1 1 d -> n 1 d", n=len(patches)), patches], dim=1) + positions
+        tokens = rearrange(self.embed(frames), "b t p d -> (b t) p d")
         for block in self.blocks:
             tokens = block(tokens)
-        return rearrange(tokens, "(b t) p d -> b t p d", b=num_clips)
+        return rearrange(tokens, "(b t) p d -> b t p d", b=len(frames))
+
+    def embed(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t p d"]:
+        """What the first block sees: the class token and the patches of each frame, with their positions."""
+        positions = self.positions_for(frames.shape[-2], frames.shape[-1])
+        patches = self.patch_tokens(frames)
+        class_tokens = repeat(self.class_token, "1 1 d -> b t 1 d", b=patches.shape[0], t=patches.shape[1])
+        return torch.cat([class_tokens, patches], dim=2) + positions

@@ -54,15 +54,22 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, exact (erf) GELU, linear."""
+    """Linear, exact (erf) GELU, dropout, linear.
 
-    def __init__(self, width: int, hidden_width: int) -> None:
+    Args:
+        width: d, width of the tokens.
+        hidden_width: between the two linear layers.
+        dropout: in training only.
+    """
+
+    def __init__(self, width: int, hidden_width: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.up = nn.Linear(width, hidden_width)
+        self.dropout = nn.Dropout(dropout)
         self.down = nn.Linear(hidden_width, width)
 
     def forward(self, tokens: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return self.down(F.gelu(self.up(tokens)))
+        return self.down(self.dropout(F.gelu(self.up(tokens))))
 
 
 class Block(nn.Module):

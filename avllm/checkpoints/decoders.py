@@ -5,6 +5,7 @@ transformers 4, whose names the published files keep.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -24,6 +25,8 @@ LLAMA: Table = {
 }
 # Decoders whose modules have the published names.
 PLAIN = ("llama", "mistral", "qwen2")
+# Of a published config.json, what does not describe the decoder.
+OUTSIDE = {"architectures", "transformers_version", "use_cache", "dtype", "model_type"}
 
 
 def mixtral(num_experts: int) -> dict[str, Target]:
@@ -62,3 +65,14 @@ def decoder_table(decoder: Mapping[str, Any]) -> dict[str, Target]:
     else:
         raise CheckpointError(f"decoder {kind}: no table of weight names; known are: {', '.join((*PLAIN, 'mixtral'))}")
     return {**table, "lm_head.weight": TIED} if config.tie_word_embeddings else table
+
+
+def decoder_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The decoder's part of a published configuration, as a system holds it.
+
+    Args:
+        kind: of the decoder, a `model_type` of `transformers`.
+        config: config.json, or the part of it that is about the decoder.
+    """
+    known = {field.name for field in fields(CONFIG_MAPPING[kind])} | {"rope_theta", "rope_scaling"}
+    return {"model_type": kind, **{name: config[name] for name in config if name in known - OUTSIDE}}

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from avllm.checkpoints.decoders import decoder_table
+from avllm.checkpoints.decoders import OUTSIDE, decoder_config, decoder_table
 from avllm.checkpoints.rename import Drop, Table, Target, before, under
 from avllm.connectors import MlpConnector, Stc
 from avllm.encoders import Clip
@@ -44,8 +44,6 @@ DECODERS = {
     "videollama2_mixtral": "mixtral",
     "videollama2_qwen2": "qwen2",
 }
-# Of a published config.json, what does not describe the decoder.
-OUTSIDE = {"architectures", "transformers_version", "use_cache", "dtype", "model_type"}
 SIGLIP = {"family": "siglip", "activation": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
 # By the name that `mm_vision_tower` ends with, as a published config.json does not hold their sizes.
 TOWERS = {
@@ -141,8 +139,7 @@ def decoder_from(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             f"config.json: model_type is {config.get('model_type')!r}, expected one of: {', '.join(DECODERS)}"
         )
-    known = {field.name for field in fields(CONFIG_MAPPING[kind])} | {"rope_theta", "rope_scaling"}
-    return {"model_type": kind, **{name: config[name] for name in config if name in known - OUTSIDE}}
+    return decoder_config(kind, config)
 
 
 def prompt_for(model_type: str) -> str:

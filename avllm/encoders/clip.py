@@ -101,15 +101,26 @@ class Clip(nn.Module):
         Raises:
             ValueError: the frames are smaller than a patch.
         """
+        tokens = self.tower(
+            pixel_values=rearrange(frames, "b t c h w -> (b t) c h w"),
+            interpolate_pos_encoding=self.is_other_size(frames),
+        ).last_hidden_state
+        return self.chosen(rearrange(tokens, "(b t) p d -> b t p d", b=len(frames)))
+
+    def is_other_size(self, frames: Float[Tensor, "b t c h w"]) -> bool:
+        """Whether the frames have another size than the one of which positions are stored.
+
+        Raises:
+            ValueError: they are smaller than a patch.
+        """
         height, width = frames.shape[-2:]
         if min(height, width) < self.config.patch_size:
             raise ValueError(
                 f"frames are {height} x {width} pixels, a patch is {self.config.patch_size}; enlarge them (media.size)"
             )
-        is_stored_size = (height, width) == (self.config.image_size, self.config.image_size)
-        tokens = self.tower(
-            pixel_values=rearrange(frames, "b t c h w -> (b t) c h w"), interpolate_pos_encoding=not is_stored_size
-        ).last_hidden_state
-        if self.config.family == "clip" and self.config.feature == "patch":
-            tokens = tokens[:, 1:]
-        return rearrange(tokens, "(b t) p d -> b t p d", b=len(frames))
+        return (height, width) != (self.config.image_size, self.config.image_size)
+
+    def chosen(self, tokens: Float[Tensor, "b t p d"]) -> Float[Tensor, "b t q d"]:
+        """The tokens that the feature names, of all that a block gave."""
+        leaves_class_token = self.config.family == "clip" and self.config.feature == "patch"
+        return tokens[:, :, 1:] if leaves_class_token else tokens

@@ -3,6 +3,7 @@
 from avllm.media.audio import open_audio
 from avllm.media.clips import Audio, Video
 from avllm.media.crop import crop_and_resize, to_pixels
+from avllm.media.fbank import FbankConfig, fbank_of
 from avllm.media.fit import CropOffset, Fit, Resample, Resize, fit_picture
 from avllm.media.limits import Limits
 from avllm.media.mel import SegmentConfig, audio_segments, log_mel
@@ -15,6 +16,7 @@ from avllm.media.write import write_audio, write_video
 __all__ = [
     "Audio",
     "CropOffset",
+    "FbankConfig",
     "Fit",
     "Limits",
     "MediaInfo",
@@ -25,6 +27,7 @@ __all__ = [
     "Video",
     "audio_segments",
     "crop_and_resize",
+    "fbank_of",
     "fit_picture",
     "log_mel",
     "open_audio",

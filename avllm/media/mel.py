@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32
 from avllm.errors import ConfigError, MediaError
 from avllm.media.clips import Audio
 
-_FRAME_SECONDS, _SHIFT_SECONDS = 0.025, 0.010
+FRAME_SECONDS, SHIFT_SECONDS = 0.025, 0.010
 _PRE_EMPHASIS = np.float32(0.97)
 _LOWEST_HZ = 20.0
 _FLOOR = np.float32(1.1920929e-07)  # machine epsilon of float32, below which Kaldi takes no logarithm
@@ -57,20 +57,24 @@ class SegmentConfig:
 
 
 def log_mel(
-    waveform: Float[np.ndarray, " s"], sample_rate: int = 16000, num_mel_bins: int = 128
+    waveform: Float[np.ndarray, " s"],
+    sample_rate: int = 16000,
+    num_mel_bins: int = 128,
+    *,
+    window: Literal["hann", "povey"] = "hann",
 ) -> Float32[np.ndarray, "n f"]:
     """Log-mel energies, one row per complete frame of 25 ms every 10 ms; none for a shorter sound.
 
-    Source: Kaldi's `compute-fbank-feats` with a Hann window, no dither, samples in [-1, 1].
+    Source: Kaldi's `compute-fbank-feats`, no dither; the window povey, Hann to the power of 0.85, is its default.
     """
-    length, shift = int(sample_rate * _FRAME_SECONDS), int(sample_rate * _SHIFT_SECONDS)
+    length, shift = int(sample_rate * FRAME_SECONDS), int(sample_rate * SHIFT_SECONDS)
     if len(waveform) < length:
         return np.zeros((0, num_mel_bins), np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(waveform.astype(np.float32, copy=False), length)[::shift]
     frames = frames - frames.mean(axis=1, keepdims=True)
     # Kaldi repeats the first sample as the one before it.
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    frames = (frames - _PRE_EMPHASIS * before) * _hann(length)
+    frames = (frames - _PRE_EMPHASIS * before) * _window(length, window)
     num_points = 1 << (length - 1).bit_length()
     spectrum = np.fft.rfft(frames, n=num_points, axis=1)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
@@ -107,7 +111,7 @@ def audio_segments(audio: Audio, config: SegmentConfig | None = None) -> Float32
         raise MediaError("the sound is empty; expected at least one sample")
     if config.channels == "mean":
         waveform = waveform.mean(axis=0, keepdims=True)
-    shortest = math.ceil(config.sample_rate * _FRAME_SECONDS)
+    shortest = math.ceil(config.sample_rate * FRAME_SECONDS)
     pictures = np.zeros((config.num_segments, 1, config.num_mel_bins, config.num_frames), np.float32)
     done: dict[tuple[int, int], np.ndarray] = {}
     for picture, span in zip(pictures, segment_ranges(waveform.shape[1], config), strict=True):
@@ -123,8 +127,8 @@ def audio_segments(audio: Audio, config: SegmentConfig | None = None) -> Float32
 
 
 @lru_cache(maxsize=8)
-def _hann(length: int) -> np.ndarray:
-    return np.hanning(length).astype(np.float32)
+def _window(length: int, name: Literal["hann", "povey"]) -> np.ndarray:
+    return (np.hanning(length) ** (0.85 if name == "povey" else 1.0)).astype(np.float32)
 
 
 @lru_cache(maxsize=8)

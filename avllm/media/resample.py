@@ -1,4 +1,7 @@
-"""Resampling by a windowed sinc, chunk by chunk, so that a long sound needs no more memory than its result."""
+"""Resampling by a windowed sinc, chunk by chunk, so that a long sound needs no more memory than its result.
+
+A short sound can be resampled through its spectrum instead.
+"""
 
 import math
 from functools import lru_cache
@@ -75,6 +78,25 @@ def resample(waveform: Float32[np.ndarray, "c s"], from_rate: int, to_rate: int)
     resampler = SincResampler(from_rate, to_rate, len(waveform))
     head = resampler.push(waveform)
     return head if resampler.is_same else np.concatenate([head, resampler.finish()], axis=1)
+
+
+def resample_fft(waveform: Float32[np.ndarray, "*c s"], from_rate: int, to_rate: int) -> Float32[np.ndarray, "*c s2"]:
+    """Resamples a whole waveform by cutting or filling its spectrum; the sound is taken to go round in a circle.
+
+    Source: `scipy.signal.resample`, which published preprocessing of sound uses; ceil(samples * to_rate / from_rate)
+    samples come out.
+    """
+    num_in = waveform.shape[-1]
+    num_out = math.ceil(num_in * to_rate / from_rate)
+    if num_out == num_in:
+        return waveform
+    shorter = min(num_in, num_out)
+    given = np.fft.rfft(waveform.astype(np.float64, copy=False))[..., : shorter // 2 + 1].copy()
+    if shorter % 2 == 0:  # the highest frequency of the shorter one stands for itself and its mirror image
+        given[..., -1] *= 2.0 if num_out < num_in else 0.5
+    spectrum = np.zeros((*waveform.shape[:-1], num_out // 2 + 1), np.complex128)
+    spectrum[..., : given.shape[-1]] = given
+    return (np.fft.irfft(spectrum, num_out) * (num_out / num_in)).astype(np.float32)
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ from avllm.config import Choice
 from avllm.connectors import CONNECTORS
 from avllm.encoders import ENCODERS
 from avllm.errors import ConfigError
-from avllm.media import CropOffset, Resample, Resize, SegmentConfig
+from avllm.media import CropOffset, FbankConfig, Resample, Resize, SegmentConfig
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -75,8 +75,15 @@ class Frames:
 
 
 # Faults of published code that can be had back; `avllm.model.quirks` says what each does.
-Quirk = Literal["vicuna_label_drift", "cut_prompt_from_left", "cut_long_videos", "window_starts_early"]
-MEDIA = {"frames": Frames, "segments": SegmentConfig}
+Quirk = Literal[
+    "vicuna_label_drift",
+    "cut_prompt_from_left",
+    "cut_long_videos",
+    "window_starts_early",
+    "learned_role_tags",
+    "crop_sounds_at_random",
+]
+MEDIA = {"fbank": FbankConfig, "frames": Frames, "segments": SegmentConfig}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +134,8 @@ class System:
             )
         if "vicuna_label_drift" in self.published_quirks and self.prompt != "vicuna":
             raise ConfigError(f"published_quirks: vicuna_label_drift is a fault of prompt vicuna, not {self.prompt}")
+        if "learned_role_tags" in self.published_quirks and self.prompt != "videochat":
+            raise ConfigError(f"published_quirks: learned_role_tags is a fault of prompt videochat, not {self.prompt}")
 
     @classmethod
     def from_yaml(cls, name: str | Path, overrides: tuple[str, ...] = ()) -> "System":

@@ -13,12 +13,11 @@ from avllm import config as yaml_config
 from avllm import media
 from avllm.errors import ConfigError, DataError
 from avllm.model.configuration import AvllmConfig, BranchConfig, System, slot_ids
-from avllm.model.prompts import PROMPTS, Kind, Medium, Prompt, Turn, conversation, drop_leading, show
+from avllm.model.prompts import FormName, Kind, Medium, Prompt, Turn, conversation, drop_leading, prompt_for, show
 from avllm.model.quirks import vicuna_label_drift
 from avllm.model.reading import Loaded, normalise, read_audio, read_image, read_video, stack_media
 from avllm.model.tokens import IGNORED, Encoded, encode
 
-FormName = Literal["chat", "train", "caption", "train_caption"]
 Message = Mapping[str, Any]
 
 
@@ -42,8 +41,7 @@ class AvllmProcessor(ProcessorMixin):
         self.system, self.vocab_size = system, vocab_size
         decoder = {"model_type": "llama"}  # the processor does not need the decoder's sizes
         self._parsed = yaml_config.parse(System, {**system, "decoder": decoder}, "processor_config.json: system")
-        if self._parsed.prompt not in PROMPTS:
-            raise ConfigError(f"prompt: {self._parsed.prompt!r} is unknown, known are: {', '.join(sorted(PROMPTS))}")
+        self._prompt = prompt_for(self._parsed.prompt, tokenizer)
 
     @classmethod
     def from_config(cls, config: AvllmConfig, tokenizer: Any) -> "AvllmProcessor":
@@ -57,8 +55,8 @@ class AvllmProcessor(ProcessorMixin):
 
     @property
     def prompt(self) -> Prompt:
-        """The system's row of the table of prompts."""
-        return PROMPTS[self._parsed.prompt]
+        """The system's row of the table of prompts, as it holds for the tokenizer."""
+        return self._prompt
 
     @property
     def published_quirks(self) -> tuple[str, ...]:
@@ -106,7 +104,8 @@ class AvllmProcessor(ProcessorMixin):
         branch = branch or ("audio" if kind == "audio" else "video")
         self._branch(branch)
         if kind == "audio":
-            return read_audio(self.door, self._branch("audio").media, source, options)
+            sounds = self._branch("audio").media
+            return read_audio(self.door, sounds, source, options, quirks=self.published_quirks)
         settings = self._branch("video").media
         if kind == "image":
             return read_image(self.door, settings, source, options, branch=branch)
@@ -138,7 +137,7 @@ class AvllmProcessor(ProcessorMixin):
             system: in place of the form's system text.
             max_answer_tokens: see `tokens.encode`.
         """
-        template = self.prompt.form(form)
+        template = self.prompt.form(form, self.published_quirks)
         result = encode(
             conversation(template, turns, system), self.tokenizer, self.slot_ids, max_answer_tokens=max_answer_tokens
         )
@@ -201,7 +200,8 @@ class AvllmProcessor(ProcessorMixin):
     def show(self, turns: Sequence[Turn], *, form: FormName = "chat", system: str | None = None) -> str:
         """A prompt as text, for people and logs."""
         slots = {name: branch.slot for name, branch in self.branches.items()}
-        return show(conversation(self.prompt.form(form), turns, system), slots=slots)
+        marks = {"bos": self.tokenizer.bos_token or "", "eos": self.tokenizer.eos_token or ""}
+        return show(conversation(self.prompt.form(form), turns, system), slots=slots, **marks)
 
     def turns_of(self, messages: Sequence[Message], **options: Any) -> tuple[list[Turn], str | None, list[Loaded]]:
         """Turns, system text and opened media of messages.

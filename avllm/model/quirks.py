@@ -6,6 +6,11 @@ Two of them are fields of `avllm.media.Sampling`, which `avllm.model.reading` se
   is never seen; ours are spread over the whole video.
 - `window_starts_early` (VideoLLaMA 2): a part of a video begins one frame before `start_s` and leaves out a frame that
   is still on screen at `end_s`.
+
+One is an argument of `avllm.media.fbank_of`:
+
+- `crop_sounds_at_random` (VideoLLaMA 2.1-AV): of a sound of more than 30 s a random part of 30 s is heard, another one
+  each time (by Python's `random`); ours hears clips spread over all of it.
 """
 
 from collections.abc import Mapping, Sequence

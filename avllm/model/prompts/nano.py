@@ -1,0 +1,26 @@
+"""nano: as short as can be, the same in chat and training."""
+
+from avllm.model.prompts.parts import Form, Prompt
+
+_CAPTION_MEDIA = {"video": "{video}", "image": "{image}", "audio": "{audio}", "audio+video": "{audio}{video}"}
+_NANO_MEDIA = {
+    "video": "{video} {text}",
+    "image": "{image} {text}",
+    "audio": "{audio} {text}",
+    "audio+video": "{video}{audio} {text}",
+    "audio+image": "{image}{audio} {text}",
+}
+_NANO = Form(
+    first="{bos}human: {user}\nassistant:",
+    later="\nhuman: {user}\nassistant:",
+    answer=" {answer}{eos}",
+    media=_NANO_MEDIA,
+)
+PROMPTS = {
+    "nano": Prompt(
+        chat=_NANO,
+        train=_NANO,
+        caption=Form(first="{bos}{user}", answer=" {answer}{eos}", media=_CAPTION_MEDIA),
+        train_caption=_NANO,
+    )
+}

@@ -37,7 +37,7 @@ def test_survives_saving(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("branches.video.connector.kind=mpl", "branches.video.connector.kind: 'mpl' is unknown, known are: temporal"),
+        ("branches.video.connector.kind=mpl", "branches.video.connector.kind: 'mpl' is unknown, known are: mlp, "),
         ("branches.video.media.frames=3", "branches.video.media.frames: unknown key"),
         ("decoder.model_type=lama", "decoder.model_type: 'lama' is no model of transformers"),
         ("published_quirks=[drift]", "published_quirks.0: got the text 'drift', allowed are"),

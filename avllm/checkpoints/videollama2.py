@@ -1,7 +1,7 @@
 """Name tables and configuration of the published VideoLLaMA 2 and 2.1.
 
-Source: the state dicts and config.json of DAMO-NLP-SG/VideoLLaMA2-7B, -7B-16F, -8x7B, -72B and VideoLLaMA2.1-7B-16F:
-one file holds vision tower, projector and decoder; mm_projector.bin of a -Base repository the projector alone.
+Source: the state dicts and config.json of DAMO-NLP-SG/VideoLLaMA2-7B, -7B-16F, -8x7B, -72B, VideoLLaMA2.1-7B-16F and
+-7B-AV: one file holds towers, projectors and decoder; mm_projector.bin of a -Base repository the projector alone.
 """
 
 import re
@@ -11,11 +11,13 @@ from typing import Any
 
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from avllm.checkpoints.beats import beats, beats_from
 from avllm.checkpoints.decoders import OUTSIDE, decoder_config, decoder_table
 from avllm.checkpoints.rename import Drop, Table, Target, before, under
 from avllm.connectors import MlpConnector, Stc
 from avllm.encoders import Clip
 from avllm.errors import CheckpointError
+from avllm.media import FbankConfig
 from avllm.model.configuration import CLIP_MEAN, CLIP_STD, BranchConfig, Frames, System, Weights
 
 NOT_READ = Drop("the tokens are taken before the norm and the head behind the blocks")
@@ -91,14 +93,17 @@ def tables(system: System) -> dict[str, Table]:
     """Every source of a VideoLLaMA 2, under the names of our whole model.
 
     `model` is the folder of a chat checkpoint, `mm_projector` that file of a -Base repository, `vision_tower` a folder
-    of CLIP or SigLIP, `decoder` one of the language model.
+    of CLIP or SigLIP, `decoder` one of the language model; with sound also `beats`, a BEATs file, and `audio_tower` and
+    `mm_projector_a`, what its training wrote.
     """
     video = system.branches["video"]
     tower = under("branches.video.encoder.", vision_tower(video.encoder))
     connector = before("model.mm_projector.", under("branches.video.connector.", projector(video.connector)))
     decoder = under("decoder.", decoder_table(system.decoder))
+    sound = sound_tables(system.branches["audio"]) if "audio" in system.branches else {}
+    heard = {**sound.get("audio_tower", {}), **sound.get("mm_projector_a", {})}
     return {
-        "model": {**before("model.vision_tower.vision_tower.vision_model.", tower), **connector, **decoder},
+        "model": {**before("model.vision_tower.vision_tower.vision_model.", tower), **connector, **heard, **decoder},
         "mm_projector": connector,
         "vision_tower": {
             **before("vision_model.", tower),
@@ -107,6 +112,18 @@ def tables(system: System) -> dict[str, Table]:
             "logit_{part:scale|bias}": OTHER_HALF,
         },
         "decoder": decoder,
+        **sound,
+    }
+
+
+def sound_tables(branch: BranchConfig) -> dict[str, Table]:
+    """The sources of the audio branch."""
+    ear = under("branches.audio.encoder.", beats(branch.encoder))
+    connector = under("branches.audio.connector.", projector(branch.connector))
+    return {
+        "beats": ear,
+        "audio_tower": before("model.audio_tower.", ear),
+        "mm_projector_a": before("model.mm_projector_a.", connector),
     }
 
 
@@ -114,21 +131,36 @@ def system_from(config: Mapping[str, Any]) -> System:
     """Our system for a published configuration.
 
     Args:
-        config: config.json; the sizes of the vision tower, which it does not hold, may be added as `vision_config`.
+        config: config.json; the sizes of the vision tower, which it does not hold, may be added as `vision_config`,
+            the `cfg` of BEATs as `beats_cfg`.
 
     Raises:
         CheckpointError: a decoder, a projector or a vision tower that is not known; the value is named.
     """
     encoder, num_frames = encoder_from(config), config.get("num_frames") or 8
+    video = BranchConfig(media=frames_for(encoder, num_frames), encoder=encoder, connector=connector_from(config))
     return System(
         decoder=decoder_from(config),
         prompt=prompt_for(config["model_type"]),
-        branches={
-            "video": BranchConfig(
-                media=frames_for(encoder, num_frames), encoder=encoder, connector=connector_from(config)
-            )
-        },
+        branches={"video": video, "audio": sound_from(config)} if config.get("mm_audio_tower") else {"video": video},
         weights=Weights(table="videollama2"),
+    )
+
+
+def sound_from(config: Mapping[str, Any]) -> BranchConfig:
+    """The audio branch of a published configuration.
+
+    Raises:
+        CheckpointError: an unknown `mm_projector_a_type`, or a BEATs unlike the published ones.
+    """
+    kind = config.get("mm_projector_a_type", "linear")
+    mlp = re.fullmatch(r"mlp(\d+)x_gelu", kind)
+    if mlp is None and kind != "linear":
+        raise CheckpointError(f"config.json: mm_projector_a_type is {kind!r}, expected linear or mlp2x_gelu")
+    return BranchConfig(
+        media=FbankConfig(),
+        encoder=beats_from(config.get("beats_cfg") or {}),
+        connector=MlpConnector.Config(depth=int(mlp[1]) if mlp else 1),
     )
 
 

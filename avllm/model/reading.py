@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
@@ -97,7 +98,14 @@ def read_video(
     return Loaded(kind="video", branch=branch, values=normalise(opened.frames, settings), times_s=times)
 
 
-def read_audio(door: Any, settings: Any, source: Any, options: Mapping[str, Any]) -> Loaded:
+def read_audio(
+    door: Any,
+    settings: media.SegmentConfig | media.FbankConfig,
+    source: Any,
+    options: Mapping[str, Any],
+    *,
+    quirks: Collection[str] = (),
+) -> Loaded:
     """A sound, as the segments that its encoder looks at.
 
     Args:
@@ -105,6 +113,7 @@ def read_audio(door: Any, settings: Any, source: Any, options: Mapping[str, Any]
         settings: of the audio branch.
         source: whatever `avllm.media.open_audio` opens; a video is a source of sound too.
         options: `start_s`, `end_s` and `limits` are used.
+        quirks: faults of the published code that are wanted back.
 
     Raises:
         MediaError: it cannot be read, or has no sound.
@@ -112,9 +121,31 @@ def read_audio(door: Any, settings: Any, source: Any, options: Mapping[str, Any]
     given = {key: options[key] for key in ("start_s", "end_s") if key in options}
     if options.get("limits") is not None:
         given["limits"] = options["limits"]
-    audio = door.open_audio(source, sample_rate=settings.sample_rate, **given)
-    values = torch.from_numpy(media.audio_segments(audio, settings))
-    return Loaded(kind="audio", branch="audio", values=values, times_s=())
+    if isinstance(settings, media.FbankConfig):
+        rate, is_video = _rate_and_kind(door, settings, source, given)
+        audio = door.open_audio(source, sample_rate=rate, **given)
+        pictures = media.fbank_of(audio, settings, is_video=is_video, crops_at_random="crop_sounds_at_random" in quirks)
+    else:
+        pictures = media.audio_segments(door.open_audio(source, sample_rate=settings.sample_rate, **given), settings)
+    return Loaded(kind="audio", branch="audio", values=torch.from_numpy(pictures), times_s=())
+
+
+def _rate_and_kind(door: Any, settings: media.FbankConfig, source: Any, given: Mapping[str, Any]) -> tuple[int, bool]:
+    """The rate in Hz at which a sound is opened, and whether it is the track of a video.
+
+    A short sound keeps its own rate, as `fbank_of` resamples it in the published way.
+    """
+    if isinstance(source, media.Audio):
+        return source.sample_rate, False
+    if isinstance(source, np.ndarray | list | tuple):  # samples, or frames, which the door says have no sound
+        return settings.sample_rate, False
+    info = door.probe(source, **{key: value for key, value in given.items() if key == "limits"})
+    tracks = [track for track in info.streams if track.kind == "audio"]
+    end_s = min(info.duration_s or float("inf"), given.get("end_s") or float("inf"))
+    is_short = end_s - (given.get("start_s") or 0.0) <= settings.seconds
+    if info.has_video or not is_short or len(tracks) != 1 or not tracks[0].sample_rate:
+        return settings.sample_rate, info.has_video
+    return tracks[0].sample_rate, False
 
 
 def normalise(frames: Any, settings: Frames) -> Float[Tensor, "t c h w"]:

@@ -107,7 +107,7 @@ def _collect(
     limits.check_frames(sampling.count(len(items), fps))
     indices = sampling.indices(len(items), fps)
     first = read(items[indices[0]])
-    limits.check_video_bytes(len(indices), *first.shape[:2], how.item_bytes)
+    limits.check_video_bytes(len(indices), *first.shape[:2], item_bytes=how.item_bytes)
     frames = np.empty((len(indices), *first.shape), how.dtype)
     for number, index in enumerate(indices):
         pixels = first if index == indices[0] else read(items[index])

@@ -84,7 +84,7 @@ def _sample(
             limits.check_pixels(frame.width, frame.height)
         pixels = shaper(frame)
         if frames is None:
-            limits.check_video_bytes(len(indices), *pixels.shape[:2], how.item_bytes)
+            limits.check_video_bytes(len(indices), *pixels.shape[:2], item_bytes=how.item_bytes)
             frames = np.empty((len(indices), *pixels.shape), how.dtype)
         frames[place] = pixels
         times[place] = float(reader.timestamp * timeline.time_base) - origin_s

@@ -90,7 +90,7 @@ class Clip(nn.Module):
             self.tower = CLIPVisionModel(CLIPVisionConfig(**sizes))
         else:
             self.tower = SiglipVisionModel(SiglipVisionConfig(**sizes, vision_use_head=False))
-        self.tower.post_layernorm = nn.Identity()  # the systems here read the blocks' output as it is
+        self.tower.add_module("post_layernorm", nn.Identity())  # the systems here read the blocks' output as it is
 
     def forward(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t p d"]:
         """Tokens of every frame on its own; p is the patches row by row, after the class token if there is one.

@@ -40,7 +40,8 @@ def run(folder: Path, check: Check) -> None:
     for key, theirs in outputs.items():
         name, _, what = key.rpartition(".")
         if name in pictures:
-            compare_file(key, what, pictures[name], theirs, check, has_noise=rate_of(name, inputs, config) != config.sample_rate)
+            is_resampled = rate_of(name, inputs, config) != config.sample_rate
+            compare_file(key, what, pictures[name], theirs, check, has_noise=is_resampled)
         elif key.startswith("fbank_"):
             own = key.replace("fbank_", "wave_")
             rows = pictures[own if own in pictures else "wave_16k"]

@@ -9,9 +9,9 @@ from torch import Tensor
 from avllm.checkpoints import rename
 from avllm.checkpoints.videollama2 import system_from, tables
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration
-from avllm.model.tokens import IGNORED
 from tests.parity.check import Check
 from tests.parity.common import read_json, read_tensors
+from tests.parity.slots import with_slots
 
 # The media of each row of a batch; `dummy` is what the original makes of a row of text, and its answer ignores it.
 ROWS = {
@@ -79,17 +79,7 @@ def run(folder: Path, check: Check) -> None:
 def expanded(case: Case, ids: Tensor, mask: Tensor, labels: Tensor, num_slots: list[int]) -> tuple[Tensor, ...]:
     """Ids, mask and labels with a row of slots for each placeholder, padded on the right as the rows were."""
     slot_id = case.model.config.slot_ids()["video"]
-    rows = []
-    for row_ids, row_mask, row_labels, count in zip(
-        ids.tolist(), mask.tolist(), labels.tolist(), num_slots, strict=True
-    ):
-        row: list[tuple[int, bool, int]] = []
-        for token, is_real, label in zip(row_ids, row_mask, row_labels, strict=True):
-            row += [(slot_id, True, IGNORED)] * count if token in PLACEHOLDERS else [(token, is_real, label)]
-        rows.append(row)
-    longest = max(map(len, rows))
-    full = torch.tensor([row + [(0, False, IGNORED)] * (longest - len(row)) for row in rows])
-    return full[..., 0], full[..., 1].bool(), full[..., 2]
+    return with_slots(ids, mask, labels, [[slot_id] * count for count in num_slots], PLACEHOLDERS)
 
 
 def media_of(case: Case, group: str, ids: Tensor) -> tuple[Tensor, list[Tensor]]:

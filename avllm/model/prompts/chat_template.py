@@ -54,7 +54,8 @@ def with_chat_template(row: Prompt, tokenizer: Any) -> Prompt:
 
     def follow(form: Form) -> Form:
         media = {kind: text for kind, text in form.media.items() if kind or not found.strips}
-        own = found.system if row.chat.system == row.train.system or form is row.train else form.system
+        # What the row tells at inference only (Mistral) stays; else the template's own default takes its place.
+        own = form.system if form.system != row.train.system else found.system
         return replace(
             form,
             first=found.first,
@@ -77,7 +78,10 @@ def take_apart(tokenizer: Any) -> Templates:
     Raises:
         ConfigError: as `with_chat_template`.
     """
-    bare = _first(tokenizer, [])
+    try:
+        bare = _first(tokenizer, [])
+    except TemplateError as error:
+        raise ConfigError(f"the tokenizer's chat template refuses a plain question: {error}") from error
     try:
         first = _first(tokenizer, [_message("system", _SYSTEM)])
     except TemplateError as error:
@@ -109,7 +113,7 @@ def take_apart(tokenizer: Any) -> Templates:
 
 
 def _check(found: Templates, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> None:
-    """Writes a conversation of three questions with the found templates and compares it with the template's own text."""
+    """Compares a conversation of three questions, written with the found templates, with the template's own text."""
     form = Form(first=found.first, later=found.later, answer=found.answer)
     turns = [Turn(question=q, answer=a) for q, a in zip(_QUESTIONS, (*_ANSWERS, None), strict=True)]
     system = _SYSTEM if messages[0]["role"] == "system" else None

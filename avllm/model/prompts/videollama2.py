@@ -23,7 +23,7 @@ _HELPFUL = (
 _CHAT_MEDIA = {**llava.MEDIA, "": "\n{text}"}
 # Stage 1: no template, and all the text is learned.
 _CAPTION = Form(first="{learn}{user}", answer=" {answer}", media={"*": "{media}{text}"})
-_REQUEST = Form(first="{learn}{user}", answer=" {answer}", media=llava.MEDIA)
+_REQUEST = Form(first="{learn}{user}", later="{learn} {user}", answer=" {answer}", media=llava.MEDIA)
 _MISTRAL = Form(
     first="{bos}[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]",
     later="{bos}[INST] {user} [/INST]",

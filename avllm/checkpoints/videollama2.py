@@ -5,7 +5,7 @@ Source: the state dicts and config.json of DAMO-NLP-SG/VideoLLaMA2-7B, -7B-16F, 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -243,6 +243,39 @@ def connector_from(config: Mapping[str, Any]) -> MlpConnector.Config | Stc.Confi
         names = ", ".join(("linear", "mlp2x_gelu", *known))
         raise CheckpointError(f"config.json: mm_projector_type is {kind!r}, expected one of: {names}")
     return known[kind]
+
+
+def projector_type(names: Iterable[str]) -> str | None:
+    """The `mm_projector_type` that the keys of a checkpoint tell; None when it holds no projector.
+
+    STC and STC v3.5 have the same keys and count as `stc_connector`.
+    """
+    start = "model.mm_projector."
+    keys = {name.removeprefix(start) for name in names if name.startswith(start)}
+    if not keys:
+        return None
+    if all(re.fullmatch(r"\d+\.(weight|bias)", key) for key in keys):
+        return f"mlp{len({key.partition('.')[0] for key in keys})}x_gelu"
+    if keys <= {"weight", "bias"}:
+        return "linear"
+    has_stages, has_convolution = any(key.startswith("s1.") for key in keys), "sampler.0.weight" in keys
+    if has_stages:
+        return "stc_connector" if has_convolution else "stp_connector"
+    return "spatial_conv" if has_convolution else "spatial_pool"
+
+
+def with_projector(system: System, names: Iterable[str]) -> System:
+    """The system with the projector that the keys of a checkpoint tell; of STC and STC v3.5 it keeps its own.
+
+    Args:
+        system: one of the published sizes.
+        names: published keys of a checkpoint without a configuration.
+    """
+    kind, video = projector_type(names), system.branches["video"]
+    if kind is None or (kind == "stc_connector" and video.connector in (Stc.Config(), Stc.Config(padding=0))):
+        return system
+    connector = connector_from({"mm_projector_type": kind})
+    return replace(system, branches={**system.branches, "video": replace(video, connector=connector)})
 
 
 def frames_for(encoder: Clip.Config, num_frames: int) -> Frames:

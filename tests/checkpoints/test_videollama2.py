@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from avllm.checkpoints.rename import load, problems, rename, unshared_state
-from avllm.checkpoints.videollama2 import connector_from, encoder_from, system_from, tables
+from avllm.checkpoints.videollama2 import (
+    connector_from,
+    encoder_from,
+    projector_type,
+    system_from,
+    tables,
+    with_projector,
+)
 from avllm.connectors import MlpConnector, Stc
 from avllm.encoders import Clip
 from avllm.errors import CheckpointError
@@ -241,3 +248,22 @@ def test_the_yaml_takes_as_many_slots_as_published(name: str, tokens: int):
 
     assert video.num_tokens((video.media.num_frames, *video.media.frame_shape)) == tokens
     assert video.media.image_frames == video.media.num_frames
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_keys_tell_the_projector(kind: str):
+    keys = projector_keys(kind)
+
+    told = with_projector(System.from_yaml("videollama2_1_7b_16f"), keys).branches["video"].connector
+
+    assert projector_type(keys) == kind.removesuffix("_v35")
+    expected = {"stc_connector": "stc_connector_v35"}.get(kind, kind)  # their keys are the same: 2.1 has v3.5
+    assert told == connector_from({"mm_projector_type": expected})
+
+
+def test_without_a_projector_the_system_stays():
+    system = System.from_yaml("videollama2_7b")
+
+    assert with_projector(system, ["lm_head.weight"]) is system
+    assert projector_type(["model.mm_projector.readout.0.weight"]) == "spatial_pool"
+    assert projector_type(["model.mm_projector.sampler.0.weight"]) == "spatial_conv"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from avllm.checkpoints import rename
-from avllm.checkpoints.videollama2 import BOTTLENECK, before, connector_from, projector
+from avllm.checkpoints.videollama2 import BOTTLENECK, connector_from, projector
 from tests.parity.check import Check
 from tests.parity.common import captured, read_json, read_tensors, ready
 
@@ -21,7 +21,7 @@ def run(folder: Path, check: Check) -> None:
     case = read_json(folder / "config.json")
     config = connector_from(case)
     connector = ready(config.build(in_width=case["mm_hidden_size"], out_width=case["hidden_size"]))
-    table = before("model.mm_projector.", projector(config))
+    table = rename.before("model.mm_projector.", projector(config))
     weights = read_tensors(folder / "weights.safetensors")
     rename.load(connector, rename.rename(weights, table, source="weights.safetensors"))
     tokens = read_tensors(folder / "inputs.safetensors")["frames_features"]

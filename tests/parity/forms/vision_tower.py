@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from avllm.checkpoints import rename
-from avllm.checkpoints.videollama2 import before, encoder_from, vision_tower
+from avllm.checkpoints.videollama2 import encoder_from, vision_tower
 from tests.parity.check import Check
 from tests.parity.common import read_json, read_tensors, ready
 
@@ -30,7 +30,7 @@ def run(folder: Path, check: Check) -> None:
         feature = found[2] or ("cls_patch" if config.family == "clip" else "patch")
         chosen = replace(config, layer=layer, feature=feature)
         encoder = ready(chosen.build())
-        table = before(PREFIX, vision_tower(chosen))
+        table = rename.before(PREFIX, vision_tower(chosen))
         rename.load(encoder, rename.rename(weights, table, source="weights.safetensors"))
         check.close(name, encoder(frames)[:, 0], expected, atol=ATOL)
         check.same(f"{name}: token_shape", chosen.token_shape(frames.shape[1:]), (1, expected.shape[1]))

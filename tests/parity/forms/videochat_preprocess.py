@@ -28,6 +28,8 @@ def run(folder: Path, check: Check) -> None:
     case = read_json(folder / "config.json")
     check_indices(read_json(folder / "sampling.json"), check)
     inputs, outputs = load_file(folder / "inputs.safetensors"), load_file(folder / "outputs.safetensors")
+    whole = [tensor.shape[-1] for key, tensor in outputs.items() if "uint8" in key]
+    case["size"] = whole[0] if whole else published("videochat").size
     for key, theirs in outputs.items():
         if "_antialias" in key:
             check.skip(key, "what later libraries compute; the published ones do not smooth")
@@ -98,7 +100,7 @@ def check_random(rows: list[dict[str, Any]], check: Check) -> None:
 
 def demo_frames(case: dict[str, Any], inputs: dict[str, np.ndarray], *, is_image: bool) -> np.ndarray:
     """The demo's picture before normalisation, [t h w 3]."""
-    settings = published("videochat", num_frames=case["demo_num_segments"])
+    settings = published("videochat", num_frames=case["demo_num_segments"], size=case["size"])
     options = settings.fit_options("image" if is_image else "video")
     frames = inputs["image"][None] if is_image else inputs["video_frames"][case["demo_frame_indices"]]
     return np.stack([fit_picture(frame, Fit(**options), Limits()) for frame in frames])
@@ -106,7 +108,7 @@ def demo_frames(case: dict[str, Any], inputs: dict[str, np.ndarray], *, is_image
 
 def check_reading(case: dict[str, Any], inputs: dict[str, np.ndarray], check: Check, *, is_image: bool) -> None:
     """That the processor's reading gives the same frames."""
-    settings = published("videochat", num_frames=case["demo_num_segments"])
+    settings = published("videochat", num_frames=case["demo_num_segments"], size=case["size"])
     frames = torch.from_numpy(demo_frames(case, inputs, is_image=is_image))
     kind = "image" if is_image else "video"
     got = pixels(inputs["image" if is_image else "video_frames"], kind, settings)
@@ -115,7 +117,7 @@ def check_reading(case: dict[str, Any], inputs: dict[str, np.ndarray], check: Ch
 
 def training_frames(case: dict[str, Any], frames: np.ndarray) -> np.ndarray:
     """The case's cut out of every frame, enlarged and mirrored, as pixels."""
-    crop, side = case["crop"], published("videochat").size
+    crop, side = case["crop"], case["size"]
     box = (crop["top"], crop["left"], crop["height"], crop["width"])
     resized = to_pixels(crop_and_resize(frames, box, (side, side)) + np.float32(0.5))  # rounds
     return resized[:, :, ::-1].copy() if crop["then_flip"] else resized

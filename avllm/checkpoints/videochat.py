@@ -62,9 +62,9 @@ def tables(system: System) -> dict[str, Table]:
     `eva_vit_g`, `blip2`, `videochat` and `llama` are its published files; `model` is the state dict of it all.
     """
     branch = system.branches["video"]
-    eva, decoder = eva_file(branch.encoder), under("decoder.", decoder_table(system.decoder))
+    decoder = under("decoder.", decoder_table(system.decoder))
     return {
-        "eva_vit_g": under(ENCODER, eva),
+        "eva_vit_g": under(ENCODER, eva_file(branch.encoder)),
         "blip2": {**under(CONNECTOR + "frame_qformer.", blip2()), "ln_vision.{w}": TUNED},
         "videochat": {
             **before("visual_encoder.", under(ENCODER, GMHRA)),
@@ -73,12 +73,17 @@ def tables(system: System) -> dict[str, Table]:
         },
         "llama": decoder,
         "model": {
-            **before("visual_encoder.", under(ENCODER, {**GMHRA, **eva})),
+            **under(ENCODER, whole_encoder(branch.encoder)),
             **under(CONNECTOR, TRAINED),
             **under(CONNECTOR + "frame_qformer.", blip2()),
             **before("llama_model.", decoder),
         },
     }
+
+
+def whole_encoder(config: EvaClipTemporal.Config) -> dict[str, Target]:
+    """The encoder in the state dict of a whole VideoChat, onto `EvaClipTemporal`."""
+    return before("visual_encoder.", {**GMHRA, **eva_file(config)})
 
 
 def eva_file(config: EvaClipTemporal.Config) -> dict[str, Target]:
@@ -92,9 +97,9 @@ def eva_file(config: EvaClipTemporal.Config) -> dict[str, Target]:
         "patch_embed.proj.weight": Convert(
             "patches.weight", partial(inflate, num_frames=3 if config.temporal_downsample else 1)
         ),
-        "pos_embed": Convert("positions", partial(fit_positions, side=side)),
         "{norm:norm|fc_norm|head}.{w}": NOT_RUN,
         **eva_clip(config.depth),
+        "pos_embed": Convert("positions", partial(fit_positions, side=side)),
     }
 
 
@@ -185,7 +190,11 @@ def encoder_from(settings: Mapping[str, Any]) -> EvaClipTemporal.Config:
 
 
 def connector_from(settings: Mapping[str, Any]) -> QFormerProjection.Config:
-    """The connector of a published configuration, with the sizes of BERT where it does not spell them out."""
+    """The connector of a published configuration, with the sizes of BERT where it does not spell them out.
+
+    Raises:
+        ConfigError: a constant of BERT with another value, or a wrong type.
+    """
     names = {
         "width": "hidden_size",
         "depth": "num_hidden_layers",

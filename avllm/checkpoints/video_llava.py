@@ -75,20 +75,17 @@ def tables(system: System) -> dict[str, Table]:
         "mm_projector": connector,
         "languagebind_image": {**before("vision_model.", image), **TEXT_HALF},
         "languagebind_video": {**before("vision_model.", clip), **TEXT_HALF},
-        "hf": _port(image, clip, decoder),
+        "hf": {
+            **before("image_tower.vision_model.", image),
+            **before("video_tower.vision_model.", clip),
+            **before("image_tower.", image),  # as transformers 5 saves a model that was trained anew
+            **before("video_tower.", clip),
+            "multi_modal_projector.linear_1.{w}": f"{CONNECTOR}layers.0.{{w}}",
+            "multi_modal_projector.linear_2.{w}": f"{CONNECTOR}layers.2.{{w}}",
+            **before("language_model.", decoder),
+        },
         "decoder": decoder,
     }
-
-
-def _port(image: Table, clip: Table, decoder: Table) -> dict[str, Target]:
-    """The port: the names of its published files, and those that later releases of transformers save."""
-    table: dict[str, Target] = {}
-    for root, tower in (("", "vision_model."), ("model.", "vision_model."), ("model.", "")):
-        table |= before(f"{root}image_tower.{tower}", image) | before(f"{root}video_tower.{tower}", clip)
-        table[f"{root}multi_modal_projector.linear_1.{{w}}"] = f"{CONNECTOR}layers.0.{{w}}"
-        table[f"{root}multi_modal_projector.linear_2.{{w}}"] = f"{CONNECTOR}layers.2.{{w}}"
-    table |= before("language_model.", decoder)
-    return table | {re.sub(r"^model\.", "model.language_model.", name): target for name, target in decoder.items()}
 
 
 def system_from(config: Mapping[str, Any]) -> System:
@@ -102,7 +99,7 @@ def system_from(config: Mapping[str, Any]) -> System:
     Raises:
         CheckpointError: something in it that is not known; the value is named.
     """
-    kind = config.get("model_type")
+    kind = config.get("model_type", "llava" if "mm_video_tower" in config else None)
     if kind not in ("llava", "video_llava"):
         raise CheckpointError(f"config.json: model_type is {kind!r}, expected llava or video_llava (the port)")
     return _original_system(config) if kind == "llava" else _port_system(config)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avllm.checkpoints import kinds, manifest
 from avllm.checkpoints.kinds import kind_of
-from avllm.checkpoints.mapping import Mapped, Part, known, map_sources, named
+from avllm.checkpoints.mapping import Mapped, Part, known, left_out, map_sources, named
 from avllm.checkpoints.overlays import add_delta, merge_adapter
 from avllm.checkpoints.rename import rename
 from avllm.checkpoints.shards import SHARD_BYTES, Planned, write_shards
@@ -77,6 +77,24 @@ def convert(
     return mapped
 
 
+def convert_with_progress(paths: Sequence[str | Path], out: str | Path, **options: Any) -> str:
+    """Converts with a progress bar on standard error; returns a summary. The arguments are those of `convert`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"writing {Path(out).name}", total=None)
+        mapped = convert(
+            paths, out, progress=lambda done, total: bar.update(task, completed=done, total=total), **options
+        )
+    lines = [f"wrote {out}: {mapped.family}, {len(mapped.expected)} tensors, prompt {mapped.system.prompt}"]
+    for part in mapped.parts:
+        lines.append(f"  {part.source.name}: {part.kind.what}; {len(part.renamed.state)} tensors")
+        lines += [f"    left out: {count} keys: {reason}" for reason, count in left_out(part).items()]
+    return "\n".join([*lines, f"try: avllm ask CLIP QUESTION --model {out}"])
+
+
 def combine(given: Sequence[Source]) -> list[Source]:
     """Deltas added to their bases and adapters to theirs; other sources as they are.
 
@@ -108,7 +126,7 @@ def combine(given: Sequence[Source]) -> list[Source]:
 
 def require_whole(mapped: Mapped) -> None:
     """Raises CheckpointError when a key is missing, left over or of another shape, or a whole file is not there."""
-    faults = mapped.faults()
+    faults = mapped.faults
     if faults:
         sources = ", ".join(part.source.name for part in mapped.parts)
         raise CheckpointError(f"{sources}: {len(faults)} weights do not fit: {named(faults)}")

@@ -1,6 +1,7 @@
 """How the sources of each published system become a `System` of ours, and where its files are to be had."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,7 @@ from avllm.model import System
 # Of a decoder's config.json, what does not describe the model.
 OUTSIDE = {"architectures", "torch_dtype", "dtype", "transformers_version", "use_cache", "_name_or_path", "auto_map"}
 Parts = Sequence[tuple[Source, Kind]]
+PROJECTOR = "model.mm_projector."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +26,12 @@ class Family:
 
     Args:
         module: of `avllm.checkpoints`, with its name tables.
-        system: makes the system from the sources and the YAML that was asked for.
-        files: beginning of our names -> the published file that fills them; the first that fits counts.
+        systems: makes the systems that the sources may be, from them and the YAMLs that were asked for.
+        files: name of a table -> the published file that it maps, in words.
     """
 
     module: str
-    system: Callable[[Parts, Sequence[str]], System]
+    systems: Callable[[Parts, Sequence[str]], list[System]]
     files: Mapping[str, str]
 
     def tables(self, system: System) -> dict[str, Table]:
@@ -37,40 +39,91 @@ class Family:
         return import_module(f"avllm.checkpoints.{self.module}").tables(system)
 
 
-def _from_yaml(parts: Parts, names: Sequence[str]) -> System:
-    """Systems whose files hold no configuration: the YAML of the published size, around the decoder that was given."""
+def _from_yaml(parts: Parts, names: Sequence[str]) -> list[System]:
+    """Systems whose files hold no configuration: the YAMLs of the published sizes, around the given decoder."""
     systems = [System.from_yaml(name) for name in names]
     decoder = _of_kind(parts, "decoder")
     if decoder is None:
-        width = _projection_width(parts)
-        return next((system for system in systems if system.decoder["hidden_size"] == width), systems[0])
+        return systems
     width = decoder.config.get("hidden_size")
     system = next((system for system in systems if system.decoder.get("hidden_size") == width), systems[0])
-    return replace(system, decoder=decoder_of(decoder))
+    return [replace(system, decoder=decoder_of(decoder))]
 
 
-def _video_llama(parts: Parts, names: Sequence[str]) -> System:
-    system = _from_yaml(parts, names)
+def _video_llama(parts: Parts, names: Sequence[str]) -> list[System]:
+    systems = _from_yaml(parts, names)
     given = {kind.name for _, kind in parts}
-    if given & {"vl"} and not given & {"al", "imagebind"}:
-        system = replace(system, branches={"video": system.branches["video"]})
+    if "vl" in given and not given & {"al", "imagebind"}:
+        systems = [replace(system, branches={"video": system.branches["video"]}) for system in systems]
     # Video-LLaMA is published with Vicuna v0 (of LLaMA 1) and with LLaMA-2-chat; their context tells them apart.
     if _of_kind(parts, "decoder") is not None and names == YAMLS[kinds.VIDEO_LLAMA]:
-        prompt = "llama2" if system.decoder.get("max_position_embeddings", 2048) >= 4096 else "vicuna"
-        system = replace(system, prompt=prompt)
-    return system
+        prompt = "llama2" if systems[0].decoder.get("max_position_embeddings", 2048) >= 4096 else "vicuna"
+        systems = [replace(system, prompt=prompt) for system in systems]
+    return systems
 
 
-def _from_config(module: str) -> Callable[[Parts, Sequence[str]], System]:
+def _videochat(parts: Parts, names: Sequence[str]) -> list[System]:
+    """By the published configuration (config.json with a section `model`), where it lies beside a file."""
+    decoder = _of_kind(parts, "decoder")
+    config = next((source.config for source, _ in parts if "extra_num_query_token" in _section(source.config)), None)
+    if config is None or decoder is None or names != YAMLS[kinds.VIDEOCHAT]:
+        return _from_yaml(parts, names)
+    return [import_module("avllm.checkpoints.videochat").system_from(config, decoder=decoder_of(decoder))]
+
+
+def _section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = config.get("model")
+    return model if isinstance(model, Mapping) else {}
+
+
+def _from_config(family: str) -> Callable[[Parts, Sequence[str]], list[System]]:
     """Systems whose folder tells by `config.json` what they are."""
 
-    def build(parts: Parts, names: Sequence[str]) -> System:
+    def build(parts: Parts, names: Sequence[str]) -> list[System]:
         config = config_of(parts)
-        if not config or tuple(names) != YAMLS[module]:
+        if names != YAMLS[family]:
             return _from_yaml(parts, names)
-        return import_module(f"avllm.checkpoints.{module.removesuffix('_hf')}").system_from(config)
+        if "mm_projector_type" not in config and "text_config" not in config:
+            config |= projector_of({name for source, _ in parts for name in source.tensors})
+        if not config.keys() - {"mm_projector_type"}:
+            module = import_module(f"avllm.checkpoints.{FAMILIES[family].module}")
+            return [_with_projector(system, config, module) for system in _from_yaml(parts, names)]
+        return [import_module(f"avllm.checkpoints.{FAMILIES[family].module}").system_from(config)]
 
     return build
+
+
+def _videollama2(parts: Parts, names: Sequence[str]) -> list[System]:
+    """By its config.json; without one, the keys of its projector tell which it has."""
+    systems = _from_config(kinds.VIDEOLLAMA2)(parts, names)
+    if config_of(parts) or names != YAMLS[kinds.VIDEOLLAMA2]:
+        return systems
+    keys = [name for source, _ in parts for name in source.tensors]
+    return [import_module("avllm.checkpoints.videollama2").with_projector(system, keys) for system in systems]
+
+
+def projector_of(keys: Collection[str]) -> dict[str, str]:
+    """The projector that the keys of a LLaVA-like checkpoint show, as its configuration would name it.
+
+    STC and STC v3.5 have the same keys and shapes, so these are left open.
+    """
+    found = {key.removeprefix(PROJECTOR) for key in keys if key.startswith(PROJECTOR)}
+    blocks, sampler = any(key.startswith("s1.") for key in found), any(key.startswith("sampler.") for key in found)
+    if "weight" in found:
+        return {"mm_projector_type": "linear"}
+    layers = [key for key in found if re.fullmatch(r"\d+\.weight", key)]
+    if layers:
+        return {"mm_projector_type": f"mlp{len(layers)}x_gelu"}
+    if not found or (blocks and sampler):
+        return {}
+    return {"mm_projector_type": "stp_connector" if blocks else "spatial_conv" if sampler else "spatial_pool"}
+
+
+def _with_projector(system: System, config: Mapping[str, Any], module: Any) -> System:
+    if not config:
+        return system
+    video = replace(system.branches["video"], connector=module.connector_from(config))
+    return replace(system, branches={**system.branches, "video": video})
 
 
 def config_of(parts: Parts) -> dict[str, Any]:
@@ -114,74 +167,60 @@ def _of_kind(parts: Parts, name: str) -> Source | None:
     return next((source for source, kind in parts if kind.name == name), None)
 
 
-def _projection_width(parts: Parts) -> int | None:
-    for source, _ in parts:
-        for name, tensor in source.tensors.items():
-            if name.endswith("llama_proj.weight") and tensor.shape:
-                return tensor.shape[0]
-    return None
-
-
 EVA = "eva_vit_g.pth (EVA-CLIP-g of BLIP-2)"
 QFORMER = "blip2_pretrained_flant5xxl.pth (the Q-Former of BLIP-2)"
-CHECKPOINT_DECODER = "a folder of the language model it was trained with (also as --decoder)"
 YAMLS: dict[str, tuple[str, ...]] = {
     kinds.VIDEO_LLAMA: ("video_llama_7b", "video_llama_13b"),
     kinds.VIDEOCHAT: ("videochat_7b", "videochat_13b"),
-    kinds.VIDEO_LLAVA: ("video_llava_7b",),
-    kinds.VIDEO_LLAVA_HF: ("video_llava_7b_hf",),
-    kinds.VIDEOLLAMA2: ("videollama2_7b", "videollama2_7b_16f"),
+    kinds.VIDEO_LLAVA: ("video_llava_7b", "video_llava_7b_hf"),
+    kinds.VIDEOLLAMA2: (
+        *("videollama2_7b_16f", "videollama2_1_7b_16f", "videollama2_1_7b_av"),
+        *("videollama2_8x7b", "videollama2_72b"),
+    ),
 }
 FAMILIES: dict[str, Family] = {
     kinds.VIDEO_LLAMA: Family(
         module="video_llama",
-        system=_video_llama,
+        systems=_video_llama,
         files={
-            "branches.video.encoder.": EVA,
-            "branches.video.connector.frame_qformer.": QFORMER,
-            "branches.video.": "the VL checkpoint (VL_LLaMA_2_7B_Finetuned.pth or another of Video-LLaMA)",
-            "branches.audio.encoder.": "imagebind_huge.pth",
-            "branches.audio.": "the AL checkpoint (AL_LLaMA_2_7B_Finetuned.pth or another of Video-LLaMA)",
-            "decoder.": "a folder of LLaMA-2-chat or Vicuna (also as --decoder)",
+            "eva_vit_g": EVA,
+            "blip2": QFORMER,
+            "vl": "the VL checkpoint (VL_LLaMA_2_7B_Finetuned.pth or another of Video-LLaMA)",
+            "imagebind_huge": "imagebind_huge.pth",
+            "al": "the AL checkpoint (AL_LLaMA_2_7B_Finetuned.pth or another of Video-LLaMA)",
+            "llama": "a folder of LLaMA-2-chat or Vicuna (also as --decoder)",
         },
     ),
     kinds.VIDEOCHAT: Family(
         module="videochat",
-        system=_from_yaml,
+        systems=_videochat,
         files={
-            "branches.video.encoder.blocks.": EVA,
-            "branches.video.encoder.gmhra": "videochat_7b.pth or videochat_13b.pth",
-            "branches.video.encoder.": EVA,
-            "branches.video.connector.projection": "videochat_7b.pth or videochat_13b.pth",
-            "branches.video.connector.": QFORMER,
-            "decoder.": "a folder of Vicuna or StableVicuna (also as --decoder)",
+            "eva_vit_g": EVA,
+            "blip2": QFORMER,
+            "videochat": "videochat_7b.pth or videochat_13b.pth",
+            "llama": "a folder of Vicuna or StableVicuna (also as --decoder)",
         },
     ),
     kinds.VIDEO_LLAVA: Family(
         module="video_llava",
-        system=_from_config(kinds.VIDEO_LLAVA),
+        systems=_from_config(kinds.VIDEO_LLAVA),
         files={
-            "branches.video.encoder.image": "the folder LanguageBind/LanguageBind_Image",
-            "branches.video.encoder.": "the folder LanguageBind/LanguageBind_Video_merge",
-            "branches.video.connector.": "the folder of Video-LLaVA, or its mm_projector.bin",
-            "decoder.": "a folder of Vicuna-7B v1.5 (also as --decoder)",
+            "languagebind_image": "the folder LanguageBind/LanguageBind_Image",
+            "languagebind_video": "the folder LanguageBind/LanguageBind_Video_merge",
+            "mm_projector": "the folder of Video-LLaVA, or its mm_projector.bin",
+            "decoder": "a folder of Vicuna-7B v1.5 (also as --decoder)",
         },
-    ),
-    kinds.VIDEO_LLAVA_HF: Family(
-        module="video_llava",
-        system=_from_config(kinds.VIDEO_LLAVA_HF),
-        files={"": "the other files of the folder LanguageBind/Video-LLaVA-7B-hf"},
     ),
     kinds.VIDEOLLAMA2: Family(
         module="videollama2",
-        system=_from_config(kinds.VIDEOLLAMA2),
+        systems=_videollama2,
         files={
-            "branches.video.encoder.": "the vision tower that config.json names (mm_vision_tower: a folder of CLIP or "
-            "SigLIP)",
-            "branches.video.": "the folder of VideoLLaMA 2, or its mm_projector.bin",
-            "branches.audio.encoder.": "audio_tower.bin of VideoLLaMA 2.1-AV, or the BEATs .pt file",
-            "branches.audio.": "mm_projector_a.bin of VideoLLaMA 2.1-AV",
-            "decoder.": CHECKPOINT_DECODER,
+            "vision_tower": "the folder of CLIP or SigLIP that config.json names (mm_vision_tower)",
+            "mm_projector": "the folder of VideoLLaMA 2, or its mm_projector.bin",
+            "audio_tower": "audio_tower.bin of VideoLLaMA 2.1-AV, or the BEATs .pt file",
+            "beats": "audio_tower.bin of VideoLLaMA 2.1-AV, or the BEATs .pt file",
+            "mm_projector_a": "mm_projector_a.bin of VideoLLaMA 2.1-AV",
+            "decoder": "a folder of the language model it was trained with (also as --decoder)",
         },
     ),
 }

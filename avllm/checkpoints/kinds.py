@@ -11,7 +11,7 @@ from avllm.checkpoints.sources import Source
 from avllm.errors import CheckpointError
 
 VIDEO_LLAMA, VIDEOCHAT, VIDEOLLAMA2 = "video_llama", "videochat", "videollama2"
-VIDEO_LLAVA, VIDEO_LLAVA_HF = "video_llava", "video_llava_hf"
+VIDEO_LLAVA = "video_llava"
 LLAVA_LIKE = (VIDEO_LLAVA, VIDEOLLAMA2)
 
 
@@ -48,9 +48,11 @@ KINDS = (
     Kind("adapter", "a LoRA adapter", (r".*\.lora_(A|embedding_A)(\..*)?",)),
     Kind("trained_parts", "what was trained in full beside a LoRA adapter", (r"base_model\.model\..*",)),
     Kind("imagebind", "ImageBind", (r"modality_(trunks|preprocessors)\..*",), systems=(VIDEO_LLAMA,)),
-    Kind("vl", "the vision-language checkpoint of Video-LLaMA", ("video_query_tokens|video_Qformer.*",), (EMBEDDING,),
+    Kind("vl", "the vision-language checkpoint of Video-LLaMA",
+         (r"video_query_tokens|video_Qformer\..*\.(weight|bias)",), (EMBEDDING,),
          (VIDEO_LLAMA,)),
-    Kind("al", "the audio-language checkpoint of Video-LLaMA", ("audio_query_tokens|audio_Qformer.*",), (EMBEDDING,),
+    Kind("al", "the audio-language checkpoint of Video-LLaMA",
+         (r"audio_query_tokens|audio_Qformer\..*\.(weight|bias)",), (EMBEDDING,),
          (VIDEO_LLAMA,)),
     Kind("whole_videochat", "a whole VideoChat", (r"extra_query_tokens|.*gmhra.*", EMBEDDING), systems=(VIDEOCHAT,)),
     Kind("videochat", "the checkpoint of VideoChat", (r"extra_query_tokens|.*gmhra.*",), systems=(VIDEOCHAT,)),
@@ -60,7 +62,7 @@ KINDS = (
     Kind("beats", "BEATs", (r"encoder\.layers\.\d+\.self_attn\.grep_[aw].*|post_extract_proj\..*",),
          systems=(VIDEOLLAMA2,)),
     Kind("video_llava_hf", "Video-LLaVA in the form of transformers",
-         (r"(model\.)?multi_modal_projector\..*", r".*video_tower\..*"), systems=(VIDEO_LLAVA_HF,)),
+         (r"(model\.)?multi_modal_projector\..*", r".*video_tower\..*"), systems=(VIDEO_LLAVA,)),
     Kind("video_llava", "Video-LLaVA", (r"model\.(image|video)_tower\..*",), systems=(VIDEO_LLAVA,)),
     Kind("video_llava_no_towers", "Video-LLaVA without its towers", (r"model\.mm_projector\..*", EMBEDDING),
          (r"model\.vision_tower\..*",), (VIDEO_LLAVA,), (("mm_image_tower", "."), ("mm_video_tower", "."))),

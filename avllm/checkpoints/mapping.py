@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,13 +37,15 @@ class Part:
     Args:
         source: the source.
         kind: what it is.
-        table: its name table; None when no table knows its keys.
+        table_name: of its name table; empty when no table knows its keys.
+        table: its name table.
         renamed: its weights under our names, without data.
         faults: what is wrong with its keys, each line naming them.
     """
 
     source: Source
     kind: Kind
+    table_name: str
     table: Table | None
     renamed: Renamed
     faults: list[str] = field(default_factory=list)
@@ -56,6 +59,7 @@ class Mapped:
         family: published system.
         system: ours.
         parts: the sources.
+        tables: its name tables.
         expected: our name -> tensor without data, all that must be filled.
         config: of the whole model.
     """
@@ -63,18 +67,30 @@ class Mapped:
     family: str
     system: System
     parts: list[Part]
+    tables: dict[str, Table]
     expected: dict[str, Tensor]
     config: AvllmConfig
 
-    @property
+    @cached_property
     def missing_files(self) -> dict[str, int]:
-        """What to get besides -> how many of our weights it fills; parts of which nothing was given."""
-        filled = {name for part in self.parts for name in part.renamed.state}
-        groups: dict[str, list[bool]] = {}
-        for name in self.expected:
-            groups.setdefault(_file_for(self.family, name), []).append(name in filled)
-        return {file: len(known) for file, known in groups.items() if not any(known)}
+        """What to get besides -> how many of our weights it fills: files of which nothing was given."""
+        return dict(Counter(self._absent.values()))
 
+    @cached_property
+    def _absent(self) -> dict[str, str]:
+        """Our weights that belong to a file of which nothing was given -> that file."""
+        filled = {name for part in self.parts for name in part.renamed.state}
+        given = {part.table_name for part in self.parts}
+        files, absent = FAMILIES[self.family].files, {}
+        for name in self.expected:
+            if name not in filled:
+                makers = [table for table in self.tables if published_names(name, self.tables[table])]
+                if not given & set(makers):
+                    maker = next((table for table in files if table in makers), None)
+                    absent[name] = files[maker] if maker else f"the other files of {self.family}"
+        return absent
+
+    @cached_property
     def faults(self) -> list[str]:
         """Everything that keeps the sources from filling the model; each line names the published key."""
         whole = Renamed(tables=tuple(part.table for part in self.parts if part.table is not None))
@@ -85,10 +101,7 @@ class Mapped:
             whole.state |= part.renamed.state
             whole.origin |= part.renamed.origin
             whole.dropped |= part.renamed.dropped
-        absent = self.missing_files
-        needed = {
-            n: t.shape for n, t in self.expected.items() if n in whole.state or _file_for(self.family, n) not in absent
-        }
+        needed = {name: tensor.shape for name, tensor in self.expected.items() if name not in self._absent}
         return [*found, *problems(needed, whole)]
 
 
@@ -104,15 +117,19 @@ def map_sources(sources: Sequence[Source], *, system: str | None = None) -> Mapp
     """
     parts: Parts = [(source, known(source)) for source in sources]
     family, names = family_of(parts, system)
-    built = FAMILIES[family].system(parts, names)
-    tables = FAMILIES[family].tables(built)
-    config = AvllmConfig.from_system(built)
+    candidates = [_map(family, built, parts) for built in FAMILIES[family].systems(parts, names)]
+    return min(candidates, key=lambda mapped: len(mapped.faults))
+
+
+def _map(family: str, system: System, parts: Parts) -> Mapped:
+    tables = FAMILIES[family].tables(system)
+    config = AvllmConfig.from_system(system)
     with torch.device("meta"):
         model = AvllmForConditionalGeneration(config)
     expected = unshared_state(model)[0]
     mapped = [map_part(source, kind, tables, expected) for source, kind in parts]
     _step_back(mapped)
-    return Mapped(family=family, system=built, parts=mapped, expected=expected, config=config)
+    return Mapped(family=family, system=system, parts=mapped, tables=tables, expected=expected, config=config)
 
 
 def known(source: Source) -> Kind:
@@ -131,36 +148,34 @@ def known(source: Source) -> Kind:
 def map_part(source: Source, kind: Kind, tables: Mapping[str, Table], expected: Mapping[str, Tensor]) -> Part:
     """One source by the table that knows most of its keys."""
     weights = source.meta()
-    table = choose(weights, tables, expected)
-    if table is None:
-        return Part(
-            source=source, kind=kind, table=None, renamed=Renamed(), faults=[f"{source.name}: no name table knows it"]
-        )
-    unknown = [name for name in weights if not matches(name, table)]
-    faults = [f"left over {name} in {source.name}: the name table does not know it" for name in unknown]
-    for name in unknown:
-        del weights[name]
+    name = choose(weights, tables, expected)
+    if name is None:
+        fault = f"{source.name}: no name table of this system knows its keys"
+        return Part(source=source, kind=kind, table_name="", table=None, renamed=Renamed(), faults=[fault])
+    table = tables[name]
+    unknown = [key for key in weights if not matches(key, table)]
+    faults = [f"left over {key} in {source.name}: the name table does not know it" for key in unknown]
+    for key in unknown:
+        del weights[key]
     try:
         renamed = rename(weights, table, source=source.name)
     except CheckpointError as error:  # a part of a joined weight is missing, two keys for one weight
         renamed = Renamed(tables=(table,))
         faults.append(str(error))
-    return Part(source=source, kind=kind, table=table, renamed=renamed, faults=faults)
+    return Part(source=source, kind=kind, table_name=name, table=table, renamed=renamed, faults=faults)
 
 
-def choose(weights: Mapping[str, Tensor], tables: Mapping[str, Table], expected: Mapping[str, Tensor]) -> Table | None:
-    """The table that maps most of the keys; of two, the one that leaves less of the model's weights unfilled."""
+def choose(weights: Mapping[str, Tensor], tables: Mapping[str, Table], expected: Mapping[str, Tensor]) -> str | None:
+    """The table that knows most of the keys; of two, the one that leaves less of the model's weights unfilled."""
     scores = {}
     for name, table in tables.items():
         kept = {pattern: target for pattern, target in table.items() if not isinstance(target, Drop)}
-        scores[name] = sum(matches(key, kept) for key in weights)
-    best = max(scores.values(), default=0)
-    if not best:
-        return None
-    first = [name for name, score in scores.items() if score == best]
-    if len(first) > 1:
-        first.sort(key=lambda name: sum(bool(published_names(ours, tables[name])) for ours in expected))
-    return tables[first[0]]
+        if any(matches(key, kept) for key in weights):
+            scores[name] = sum(matches(key, table) for key in weights)
+    best = [name for name, score in scores.items() if score == max(scores.values())]
+    if len(best) > 1:
+        best.sort(key=lambda name: sum(bool(published_names(ours, tables[name])) for ours in expected))
+    return best[0] if best else None
 
 
 def left_out(part: Part) -> Counter[str]:
@@ -181,8 +196,3 @@ def _step_back(parts: list[Part]) -> None:
             for name in own & part.renamed.state.keys():
                 del part.renamed.state[name]
                 part.renamed.dropped |= dict.fromkeys(part.renamed.origin.pop(name), OWN_IS_USED)
-
-
-def _file_for(family: str, name: str) -> str:
-    files = FAMILIES[family].files
-    return next(file for prefix, file in files.items() if name.startswith(prefix))

@@ -11,8 +11,41 @@ DTYPES = ("fp32", "bf16", "fp16")
 
 def add(commands) -> None:
     """Adds them to the parser."""
-    for add_one in (_add_merge, _add_plan):
+    for add_one in (_add_convert, _add_inspect, _add_merge, _add_plan):
         add_one(commands)
+
+
+def _add_convert(commands) -> None:
+    parser = command(commands, "convert", _convert, "make published weights into one model folder")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="files and folders of weights")
+    parser.add_argument("--out", type=Path, required=True, help="the new folder")
+    parser.add_argument("--system", metavar="NAME", help="a published system or a YAML (default: told by content)")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the stored weights (default: that of the sources)")
+    parser.add_argument("--decoder", metavar="DIR_OR_ID", help="folder or hub id of the language model")
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from avllm.checkpoints.convert import convert_with_progress
+    from avllm.checkpoints.load import dtype_of
+
+    dtype = dtype_of(args.dtype) if args.dtype else None
+    print(convert_with_progress(args.sources, args.out, system=args.system, dtype=dtype, decoder=args.decoder))
+    return 0
+
+
+def _add_inspect(commands) -> None:
+    parser = command(commands, "inspect", _inspect, "tell what weights are, check them, and say what they still need")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="DIR|FILE", help="files or folders, or a model folder")
+    parser.add_argument("--system", metavar="NAME", help="a published system or a YAML (default: told by content)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from avllm.checkpoints.inspect import inspect
+
+    report = inspect(args.sources, system=args.system)
+    print(json.dumps(report.to_dict(), indent=2) if args.json else report.to_table())
+    return 0 if report.ok else 1
 
 
 def _add_merge(commands) -> None:

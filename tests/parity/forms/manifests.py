@@ -1,23 +1,22 @@
 """Full-size key lists of published files: every key is mapped or dropped with a reason, every shape is ours.
 
-The model is built on the meta device from the system's YAML, so this takes no memory for weights.
+This is `avllm inspect` on sources without data: the model is built on the meta device, which takes no memory.
 """
 
-from collections import Counter
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from avllm import config
-from avllm.checkpoints.rename import Drop, Table, matches, problems, published_names, rename
-from avllm.checkpoints.video_llama import tables
-from avllm.model import System
+from avllm.checkpoints.families import FAMILIES
+from avllm.checkpoints.inspect import describe
+from avllm.checkpoints.reading import LazyTensor, WeightFile
+from avllm.checkpoints.sources import Source
 from tests.parity.common import Row, read_json
+from tests.parity.keymap import check_keymap, is_keymap
 
-SYSTEMS = ("video_llama_7b", "video_llama_13b")
+OMITTED = re.compile(r"layers (\d+)\.\.(\d+) omitted")
 
 
 def recognises(path: Path) -> bool:
@@ -33,67 +32,65 @@ def run(path: Path) -> list[Row]:
 
 def check_file(path: Path) -> list[Row]:
     """The rows of one manifest: what was mapped, what was dropped and why, what does not fit."""
-    shapes = key_list(read_json(path))
+    data = read_json(path)
+    shapes = key_list(data)
+    if is_keymap(data):
+        return check_keymap(path, data)
     if not shapes:
         return [Row(path.name, None, "", True, "not covered: not a list of keys")]
-    weights = {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in shapes.items()}
-    system = system_for(weights)
-    known = tables(
-        depth=system.branches["video"].encoder.depth,
-        trunks=[trunk for trunk in ("vision", "audio", "text") if getattr(system.branches["audio"].encoder, trunk)],
-    )
-    table = max(known.values(), key=lambda table: score(weights, table))
-    if not score(weights, table):
-        return [Row(path.name, None, "", False, "no name table knows any of its keys")]
-    renamed = rename(weights, table, source=path.name)
-    expected = {name: tensor.shape for name, tensor in build(system).items() if published_names(name, table)}
-    found = problems(expected, renamed)
-    counts = Counter(renamed.dropped.values())
-    example = {reason: name for name, reason in renamed.dropped.items()}
-    mapped = f"{len(weights) - len(renamed.dropped)} of {len(weights)} keys fill {len(expected)} tensors"
+    report = describe([source(path, shapes, data)], name=path.name, system=system_of(path))
+    (part,) = report.parts
+    if not part.fills:
+        notes = "; ".join([*part.problems, *report.problems, *report.notes])
+        return [Row(path.name, None, "", False, f"no name table knows its keys: {notes}")]
+    mapped = f"{part.mapped} of {part.keys} keys fill {part.fills} tensors of {report.system}"
     return [
-        Row(f"{path.name}: mapped", None, "equal shapes", not found, mapped),
+        Row(f"{path.name}: mapped", None, "equal shapes", report.ok, mapped),
         *(
-            Row(f"{path.name}: dropped", None, "", True, f"{count} keys: {reason} (for example {example[reason]})")
-            for reason, count in counts.items()
+            Row(f"{path.name}: dropped", None, "", True, f"{count} keys: {reason} (as {part.examples[reason]})")
+            for reason, count in part.dropped.items()
         ),
-        *(Row(f"{path.name}: problem", None, "equal shapes", False, problem) for problem in found),
+        *(Row(f"{path.name}: to add", None, "", True, file) for file in report.missing),
+        *(
+            Row(f"{path.name}: problem", None, "equal shapes", False, problem)
+            for problem in [*part.problems, *report.problems]
+        ),
     ]
 
 
+def source(path: Path, shapes: dict[str, tuple[list[int], torch.dtype]], data: dict[str, Any]) -> Source:
+    """The key list as a source whose tensors nobody reads."""
+
+    def unread() -> torch.Tensor:
+        raise AssertionError("a key list holds no data")
+
+    tensors = {name: LazyTensor(tuple(shape), dtype, unread) for name, (shape, dtype) in shapes.items()}
+    meta = data.get("_meta", {})
+    config = meta.get("config") or meta.get("cfg") or {}
+    return Source(path=path, files=(WeightFile(path=path, tensors=tensors),), config=config)
+
+
+def system_of(path: Path) -> str | None:
+    """The published system that a folder of key lists belongs to, where the keys alone leave it open."""
+    system = path.resolve().parent.parent.name
+    return system if system in FAMILIES else None
+
+
 def key_list(data: Any) -> dict[str, tuple[list[int], torch.dtype]]:
-    """Name -> shape and dtype of a manifest; empty when the JSON is something else."""
+    """Name -> shape and dtype of a manifest, layers that it omits filled in; empty when it is something else."""
     keys = data.get("keys", data) if isinstance(data, dict) else {}
     if not isinstance(keys, dict):
         return {}
-    entries = {name: value for name, value in keys.items() if isinstance(value, list) and len(value) == 2}
-    return {
-        name: (shape, getattr(torch, dtype))
-        for name, (shape, dtype) in entries.items()
-        if isinstance(shape, list) and isinstance(dtype, str)
+    found = {
+        name: (value[0], getattr(torch, value[1]))
+        for name, value in keys.items()
+        if isinstance(value, list) and len(value) >= 2 and isinstance(value[0], list) and isinstance(value[1], str)
     }
-
-
-def system_for(weights: Mapping[str, Tensor]) -> System:
-    """The published size whose decoder has the width of this file's projection; 7B when it has none."""
-    systems = [config.load(System, config.find_file("configs", name)) for name in SYSTEMS]
-    widths = {len(tensor) for name, tensor in weights.items() if name.endswith("llama_proj.weight")}
-    return next((system for system in systems if system.decoder["hidden_size"] in widths), systems[0])
-
-
-def build(system: System) -> dict[str, Tensor]:
-    """The state of both branches on the meta device, under the names of the whole model."""
-    state = {}
-    with torch.device("meta"):
-        for name, branch in system.branches.items():
-            encoder = branch.encoder.build()
-            connector = branch.connector.build(in_width=encoder.width, out_width=system.decoder["hidden_size"])
-            parts = nn.ModuleDict({"encoder": encoder, "connector": connector})
-            state |= {f"branches.{name}.{key}": tensor for key, tensor in parts.state_dict().items()}
-    return state
-
-
-def score(weights: Mapping[str, Tensor], table: Table) -> int:
-    """How many of the keys one of the table's rules maps."""
-    kept = {pattern: target for pattern, target in table.items() if not isinstance(target, Drop)}
-    return sum(matches(name, kept) for name in weights)
+    omitted = OMITTED.search(str(data.get("_meta", {}).get("note", "")))
+    if omitted is not None:
+        first, last = int(omitted[1]), int(omitted[2])
+        before = f"model.layers.{first - 1}."
+        for name, value in list(found.items()):
+            if name.startswith(before):
+                found |= {name.replace(before, f"model.layers.{i}.", 1): value for i in range(first, last + 1)}
+    return found

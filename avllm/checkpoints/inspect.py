@@ -1,0 +1,212 @@
+"""What a file or folder is, where its keys go, and what else is needed to run it; no tensor of it is read."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avllm.checkpoints import kinds, manifest
+from avllm.checkpoints.kinds import AVLLM, KINDS, kind_of
+from avllm.checkpoints.mapping import Mapped, Part, left_out, map_sources
+from avllm.checkpoints.sources import Source, open_sources, read_json
+from avllm.errors import CheckpointError
+
+NEEDS_BASE = {
+    "adapter": "the model that it was trained on (its folder, or --decoder), and its non_lora_trainables.bin if any",
+    "trained_parts": "the LoRA adapter beside it (adapter_model) and the model that it was trained on",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One source.
+
+    Args:
+        source: its name.
+        kind: short name of what it is; None when nothing knows its keys.
+        what: in words.
+        keys: tensors in it.
+        mapped: keys that fill weights of ours.
+        fills: weights of ours that they fill.
+        dropped: reason -> keys left out for it.
+        examples: reason -> one of these keys.
+        problems: keys that do not fit, each named.
+    """
+
+    source: str
+    kind: str | None
+    what: str
+    keys: int
+    mapped: int = 0
+    fills: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What `avllm inspect` tells.
+
+    Args:
+        path: what was looked at.
+        system: the published system; None when it is open.
+        parts: the sources.
+        missing: file to get -> weights that it fills.
+        problems: what is damaged or does not fit.
+        notes: other things to know.
+    """
+
+    path: str
+    system: str | None = None
+    parts: list[Found] = field(default_factory=list)
+    missing: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged and all keys fit; missing files are no fault."""
+        return not self.problems and not any(part.problems for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        parts = [vars(part) for part in self.parts]
+        return {**vars(self), "parts": parts, "ok": self.ok, "complete": self.ok and not self.missing}
+
+    def to_table(self) -> str:
+        """As lines of text."""
+        lines = [f"{self.path}: {self.system or 'the system is open'}"]
+        for part in self.parts:
+            lines.append(f"  {part.source}: {part.what}; {part.mapped} of {part.keys} keys fill {part.fills} weights")
+            lines += [
+                f"    left out: {count} keys: {reason} (as {part.examples.get(reason, '?')})"
+                for reason, count in part.dropped.items()
+            ]
+            lines += [f"    problem: {problem}" for problem in part.problems]
+        lines += [f"  problem: {problem}" for problem in self.problems]
+        lines += [f"  {note}" for note in self.notes]
+        lines += [f"  still needed: {file} ({count} weights)" for file, count in self.missing.items()]
+        return "\n".join(lines)
+
+
+def inspect(paths: Sequence[str | Path], *, system: str | None = None) -> Report:
+    """Looks at files and folders that belong together.
+
+    Args:
+        paths: files or folders of published weights, or one folder that `avllm convert` wrote, whose tensors are then
+            read and compared with their checksums.
+        system: what the user says it is; None to tell by content.
+
+    Raises:
+        CheckpointError: a file is refused or cannot be read.
+    """
+    name = ", ".join(str(path) for path in paths)
+    if len(paths) == 1 and _is_converted(Path(paths[0])):
+        return _converted(Path(paths[0]))
+    sources = [source for path in paths for source in open_sources(Path(path))]
+    return describe(sources, name=name, system=system)
+
+
+def describe(sources: Sequence[Source], *, name: str, system: str | None = None) -> Report:
+    """The report on opened sources.
+
+    Args:
+        sources: files and folders that belong together.
+        name: of them all.
+        system: what the user says it is; None to tell by content.
+    """
+    usual: list[Source] = []
+    found: list[Found] = []
+    notes: list[str] = []
+    for source in sources:
+        kind = kind_of(source)
+        if kind is None:
+            problem = f"its keys ({', '.join(list(source.tensors)[:3])}, ...) belong to no system that is known"
+            found.append(_alone(source, None, "unknown", [problem]))
+        elif kind.name in NEEDS_BASE:
+            found.append(_alone(source, kind.name, kind.what, []))
+            notes.append(f"still needed: {NEEDS_BASE[kind.name]}")
+        elif kind.name == "decoder" and kinds.is_delta(kinds.norms_of(source)):
+            found.append(_alone(source, "delta", "the differences to a language model (a delta), not weights", []))
+            notes.append("still needed: the folder of the model that the delta was made from (LLaMA)")
+        else:
+            usual.append(source)
+    if not usual:
+        return Report(path=name, parts=found, notes=notes)
+    try:
+        mapped = map_sources(usual, system=system)
+    except CheckpointError as error:
+        parts = [_alone(s, kind.name, kind.what, []) for s in usual if (kind := kind_of(s)) is not None]
+        return Report(path=name, parts=[*found, *parts], notes=[*notes, str(error)])
+    return _report(mapped, name, found, notes)
+
+
+def _report(mapped: Mapped, name: str, found: list[Found], notes: list[str]) -> Report:
+    own = {fault for part in mapped.parts for fault in part.faults}
+    return Report(
+        path=name,
+        system=mapped.family,
+        parts=[*found, *map(_found, mapped.parts)],
+        missing=mapped.missing_files,
+        problems=[fault for fault in mapped.faults if fault not in own],
+        notes=notes,
+    )
+
+
+def _found(part: Part) -> Found:
+    reasons = {**part.renamed.dropped, **part.source.left_out}
+    return Found(
+        source=part.source.name,
+        kind=part.kind.name,
+        what=part.kind.what,
+        keys=len(part.source.tensors),
+        mapped=len(part.source.tensors) - len(part.renamed.dropped) - len(part.faults),
+        fills=len(part.renamed.state),
+        dropped=dict(left_out(part)),
+        examples={reason: key for key, reason in reasons.items()},
+        problems=part.faults,
+    )
+
+
+def _alone(source: Source, kind: str | None, what: str, problems: list[str]) -> Found:
+    return Found(source=source.name, kind=kind, what=what, keys=len(source.tensors), problems=problems)
+
+
+def _is_converted(path: Path) -> bool:
+    config = path / "config.json"
+    return path.is_dir() and config.is_file() and read_json(config).get("model_type") == AVLLM.name
+
+
+def _converted(folder: Path) -> Report:
+    """A model folder of ours: is every tensor what was written?"""
+    if not (folder / manifest.MANIFEST).is_file():
+        sources = open_sources(folder)
+        return Report(
+            path=str(folder),
+            parts=[_alone(source, AVLLM.name, AVLLM.what, []) for source in sources],
+            notes=["no manifest: it was not written by avllm convert, so its tensors cannot be checked"],
+        )
+    faults, told = manifest.check(folder), read_json(folder / manifest.MANIFEST)
+    what = {kind.name: kind.what for kind in KINDS}
+    parts = [f"{part['source']} ({what.get(part['kind'], part['kind'])})" for part in told.get("parts", [])]
+    reasons = Counter(reason for dropped in told.get("dropped", {}).values() for reason in dropped.values())
+    return Report(
+        path=str(folder),
+        system=told.get("system"),
+        parts=[
+            Found(
+                source=folder.name,
+                kind=AVLLM.name,
+                what=AVLLM.what,
+                keys=len(told["tensors"]),
+                mapped=len(told["tensors"]),
+                fills=len(told["tensors"]),
+                dropped=dict(reasons),
+                examples={r: key for dropped in told.get("dropped", {}).values() for key, r in dropped.items()},
+            )
+        ],
+        problems=faults,
+        notes=[f"made from: {', '.join(parts)}"],
+    )

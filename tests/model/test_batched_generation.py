@@ -1,5 +1,6 @@
 """Rows with a video, an image and text alone, padded on the left, say together what each says alone."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,3 +75,19 @@ def test_a_batch_says_what_each_row_says_alone(decoder: dict[str, Any], num_fram
     ]
     assert [row.tolist() for row in together] == [row.tolist() for row in alone]
     assert len({tuple(row.tolist()) for row in together}) == 4  # media and prompts change what is said
+
+
+@pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
+def test_a_saved_model_says_the_same(decoder: dict[str, Any], tmp_path: Path):
+    model, media = built(decoder), {"video": torch.randn(1, 4, 3, 24, 24)}
+    ids = torch.tensor([[1, *[SLOT] * model.config.parsed().branches["video"].num_tokens((4, 3, 24, 24)), 9, 8]])
+
+    model.save_pretrained(tmp_path)
+    opened = AvllmForConditionalGeneration.from_pretrained(tmp_path).eval()
+
+    kept = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    again = {**dict(opened.named_parameters()), **dict(opened.named_buffers())}
+    assert kept.keys() == again.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in kept.items())
+    # Not to the last bit: where the tensors lie in memory chooses the kernels of convolutions.
+    assert torch.allclose(opened(ids, media=media).logits, model(ids, media=media).logits, atol=1e-3)

@@ -11,7 +11,7 @@ from avllm.demo.config import DemoConfig
 from avllm.demo.evidence import Evidence, readable_timings
 from avllm.demo.reading import Kind, Medium, fit, loudness, to_jpeg
 from avllm.errors import ConfigError, MediaError
-from avllm.media import Limits, SegmentConfig
+from avllm.media import FbankConfig, Limits, SegmentConfig, heard_spans
 from avllm.media.isolated import IsolatedMedia
 from avllm.media.mel import segment_ranges
 
@@ -155,7 +155,7 @@ class DemoModel:
             frames=frames,
             peaks=peaks,
             sound_seconds=seconds,
-            segments=self._spans(seconds) if has_heard else (),
+            segments=self._spans(medium, seconds) if has_heard else (),
             timings=readable_timings(reply.timings_s),
             model=Path(reply.model).name,
         )
@@ -170,8 +170,7 @@ class DemoModel:
         if "audio" not in self.config.media.branches:
             return [picture]
         if has_heard:
-            segments = self._segments()
-            return [picture, ("audio", True, f"{segments.num_segments} segments of {segments.segment_seconds:g} s")]
+            return [picture, ("audio", True, self._heard(medium))]
         if medium.has_audio and settings.audio == "off":
             return [picture, ("audio", False, "switched off")]
         return [picture, ("audio", False, "none in this file")]
@@ -198,11 +197,20 @@ class DemoModel:
             medium.shown["sound"] = (loudness(audio.waveform, NUM_BARS), audio.duration_s)
         return medium.shown["sound"]
 
-    def _spans(self, seconds: float) -> list[tuple[float, float]]:
+    def _heard(self, medium: Medium) -> str:
+        """How much of the sound is heard, in words."""
+        spans = self._spans(medium, self._sound(medium)[1])
+        longest = max(end - start for start, end in spans)
+        return f"{len(spans)} segment{'s' * (len(spans) != 1)} of {longest:.3g} s"
+
+    def _spans(self, medium: Medium, seconds: float) -> list[tuple[float, float]]:
         """Start and end in seconds of the segments that are heard."""
-        segments = self._segments()
-        rate = segments.sample_rate
-        ranges = segment_ranges(round(seconds * rate), segments)
+        settings = self._segments()
+        rate = settings.sample_rate
+        if isinstance(settings, FbankConfig):
+            ranges = heard_spans(round(seconds * rate), rate, settings, is_video=medium.kind == "video")
+        else:
+            ranges = segment_ranges(round(seconds * rate), settings)
         return [(start / rate, min(end / rate, seconds)) for start, end in ranges]
 
     def _sampling(self, num_frames: int | None) -> Any:
@@ -212,5 +220,5 @@ class DemoModel:
             kind=media.sampling, num_frames=num_frames or media.num_frames, fps=media.fps, max_frames=media.max_frames
         )
 
-    def _segments(self) -> SegmentConfig:
+    def _segments(self) -> SegmentConfig | FbankConfig:
         return self.assistant.processor.branches["audio"].media

@@ -3,7 +3,7 @@
 from avllm.media.audio import open_audio
 from avllm.media.clips import Audio, Video
 from avllm.media.crop import crop_and_resize, to_pixels
-from avllm.media.fbank import FbankConfig, fbank_of
+from avllm.media.fbank import FbankConfig, fbank_of, heard_spans
 from avllm.media.fit import CropOffset, Fit, Resample, Resize, fit_picture
 from avllm.media.limits import Limits
 from avllm.media.mel import SegmentConfig, audio_segments, log_mel
@@ -29,6 +29,7 @@ __all__ = [
     "crop_and_resize",
     "fbank_of",
     "fit_picture",
+    "heard_spans",
     "log_mel",
     "open_audio",
     "open_image",

@@ -94,45 +94,41 @@ def waveform_of(
     """The `seconds` of sound that the picture shows; see `fbank_of`."""
     if audio.waveform.shape[1] == 0:
         raise MediaError("the sound is empty; expected at least one sample")
-    rate = audio.sample_rate
+    rate, heard = audio.sample_rate, audio.waveform
     if is_video:
-        mixed = resample(audio.waveform.mean(axis=0, keepdims=True), rate, config.sample_rate)[0]
-        rate, heard = config.sample_rate, clips_of(mixed, config.sample_rate, config.num_clips, config)
-    else:
-        heard = audio.waveform[0] if config.channels == "first" else audio.waveform.mean(axis=0)
+        heard, rate = resample(heard.mean(axis=0, keepdims=True), rate, config.sample_rate), config.sample_rate
+    heard = heard.mean(axis=0) if config.channels == "mean" else heard[0]
     length = int(config.seconds * rate)
-    if len(heard) > length and crops_at_random:
+    if len(heard) > length and crops_at_random and not is_video:
         start = random.randint(0, len(heard) - length)
-        heard = heard[start : start + length]
-    elif len(heard) > length:
-        count = max(1, int(config.seconds / config.clip_seconds))
-        logger.warning(
-            "the sound is %.1f s long, %d clips of %g s spread over it are heard; choose a part by start_s and end_s",
-            len(heard) / rate,
-            count,
-            config.clip_seconds,
-        )
-        heard = clips_of(heard, rate, count, config, reaches_end=True)
-    padded = np.pad(heard[:length], (0, max(0, length - len(heard))))
+        spans = [(start, start + length)]
+    else:
+        spans = heard_spans(len(heard), rate, config, is_video=is_video)
+        if not is_video and len(spans) > 1:
+            told = "the sound is %.1f s long; heard are %d clips of %g s all over it (start_s and end_s choose a part)"
+            logger.warning(told, len(heard) / rate, len(spans), config.clip_seconds)
+    heard = np.concatenate([heard[begin:end] for begin, end in spans])[:length]
+    padded = np.pad(heard, (0, length - len(heard)))
     return padded if rate == config.sample_rate else resample_fft(padded, rate, config.sample_rate)
 
 
-def clips_of(
-    waveform: Float32[np.ndarray, " s"], sample_rate: int, count: int, config: FbankConfig, *, reaches_end: bool = False
-) -> Float32[np.ndarray, " s2"]:
-    """Evenly spread clips, one after the other.
+def heard_spans(
+    num_samples: int, sample_rate: int, config: FbankConfig, *, is_video: bool = False
+) -> list[tuple[int, int]]:
+    """First sample and end of every part of a sound that is heard; the end may lie past the sound's.
 
     Args:
-        waveform: all of the sound.
+        num_samples: of the sound.
         sample_rate: in Hz.
-        count: of clips.
-        config: tells their length.
-        reaches_end: whether the last clip ends with the sound; the published sampler of videos stops before.
+        config: the sizes.
+        is_video: see `fbank_of`. The published sampler of videos never reaches the end; that of long sounds does.
     """
+    if not is_video and num_samples <= int(config.seconds * sample_rate):
+        return [(0, num_samples)]
     spread = SegmentConfig(
-        num_segments=count,
+        num_segments=config.num_clips if is_video else int(config.seconds / config.clip_seconds),
         segment_seconds=config.clip_seconds,
         sample_rate=sample_rate,
-        timing="git" if reaches_end else "pytorchvideo-0.1.5",
+        timing="pytorchvideo-0.1.5" if is_video else "git",
     )
-    return np.concatenate([waveform[begin:end] for begin, end in segment_ranges(len(waveform), spread)])
+    return segment_ranges(num_samples, spread)

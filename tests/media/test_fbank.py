@@ -125,7 +125,7 @@ def test_of_a_long_sound_the_end_is_heard_too(caplog: pytest.LogCaptureFixture):
     assert len(heard) == 64000
     assert np.allclose(starts, np.arange(8) * 10 / 7, atol=1e-4)
     assert heard[-1] == pytest.approx(10.5, abs=1e-3)
-    assert "10.5 s long, 8 clips of 0.5 s" in caplog.text
+    assert "10.5 s long; heard are 8 clips of 0.5 s" in caplog.text
 
 
 def test_the_published_random_part_can_be_had_back():

@@ -18,6 +18,7 @@ from avllm.model import System
 OUTSIDE = {"architectures", "torch_dtype", "dtype", "transformers_version", "use_cache", "_name_or_path", "auto_map"}
 Parts = Sequence[tuple[Source, Kind]]
 PROJECTOR = "model.mm_projector."
+SOUND = ("mm_audio_tower", "mm_projector_a_type", "mm_hidden_size_a", "hidden_size_a", "beats_cfg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +138,7 @@ def config_of(parts: Parts) -> dict[str, Any]:
     if found is None or not found.config:
         return {}
     config |= found.config
-    audio = next((s for s, kind in parts if kind.name in ("audio_tower", "audio_projector") and s.config), None)
-    if audio is not None:
-        config |= {key: value for key, value in audio.config.items() if key.endswith(("_a", "_a_type", "audio_tower"))}
+    config |= _sound_of(parts)
     for name, key in (
         ("languagebind_image", "_image_vision_config"),
         ("languagebind_video", "_video_vision_config"),
@@ -150,6 +149,20 @@ def config_of(parts: Parts) -> dict[str, Any]:
         if part is not None and part.config:
             config.setdefault(key, part.config.get("vision_config", part.config))
     return config
+
+
+def _sound_of(parts: Parts) -> dict[str, Any]:
+    """The settings of an audio branch whose files lie beside a checkpoint without one."""
+    given = [source for source, kind in parts if kind.name in ("audio_tower", "audio_projector", "beats")]
+    if not given:
+        return {}
+    names = {name for source in given for name in source.tensors}
+    depth = sum(re.fullmatch(r"model\.mm_projector_a\.(\d+\.)?weight", name) is not None for name in names)
+    found = {"mm_audio_tower": given[0].name}
+    if depth:
+        found["mm_projector_a_type"] = f"mlp{depth}x_gelu" if depth > 1 else "linear"
+    told = {key: value for source in given for key, value in source.config.items() if key in SOUND}
+    return {**found, **told}
 
 
 def decoder_of(source: Source) -> dict[str, Any]:

@@ -85,12 +85,12 @@ def open_file(path: Path) -> WeightFile:
     try:
         with path.open("rb") as file:
             head = file.read(16)
+        if head[8:9] == b"{":  # first, as the length before it may begin like anything else
+            return WeightFile(path=path, tensors=_safetensors(path))
         if head[:4] == b"PK\x03\x04":
             return _open_zip(path)
         if head[:1] == b"\x80":  # a pickle
             return _open_legacy(path)
-        if len(head) > 8 and head[8:9] == b"{":
-            return WeightFile(path=path, tensors=_safetensors(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     raise CheckpointError(f"{path}: is no weight file; expected safetensors, or a .pth, .pt or .bin of torch.save")

@@ -90,4 +90,6 @@ def test_a_saved_model_says_the_same(decoder: dict[str, Any], tmp_path: Path):
     assert kept.keys() == again.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in kept.items())
     # Not to the last bit: where the tensors lie in memory chooses the kernels of convolutions.
-    assert torch.allclose(opened(ids, media=media).logits, model(ids, media=media).logits, atol=1e-3)
+    embeds = model.embed(ids, media)
+    assert torch.allclose(opened.embed(ids, media), embeds, atol=1e-3)
+    assert torch.allclose(opened(inputs_embeds=embeds).logits, model(inputs_embeds=embeds).logits, atol=1e-3)

@@ -1,6 +1,6 @@
 """How systems write a conversation: a table of prompt forms, one small file for each system.
 
-A row is data; the parts it is made of are in `parts`. Some rows follow the chat template that a checkpoint's tokenizer
+A row is data; what it is made of is in `parts`. Some rows follow the chat template that a checkpoint's tokenizer
 carries: `prompt_for` gives the row that holds for a tokenizer.
 """
 
@@ -21,6 +21,9 @@ from avllm.model.prompts.parts import (
     Special,
     Text,
     Turn,
+)
+from avllm.model.prompts.video_llama import CAPTION_REQUESTS
+from avllm.model.prompts.writing import (
     conversation,
     drop_leading,
     fill,
@@ -29,7 +32,6 @@ from avllm.model.prompts.parts import (
     time_text,
     user_parts,
 )
-from avllm.model.prompts.video_llama import CAPTION_REQUESTS
 
 PROMPTS: dict[str, Prompt] = {
     **video_llama.PROMPTS,

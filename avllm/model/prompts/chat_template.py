@@ -12,7 +12,8 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from avllm.errors import ConfigError
-from avllm.model.prompts.parts import Form, Prompt, Turn, conversation, show, template_text
+from avllm.model.prompts.parts import Form, Prompt, Turn
+from avllm.model.prompts.writing import conversation, show, template_text
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ def take_apart(tokenizer: Any) -> Templates:
             f"the tokenizer's chat template does not write turns one after the other: {start!r} is followed by "
             f"{asked_again!r}; give the tokenizer another template, or none"
         )
+    tabbed = f"\t{_QUESTIONS[0]}\t"
     answer, later = answered[len(start) :], asked_again[len(answered) :]
     default = _default_system(first, bare) if head else ""
     found = Templates(
@@ -105,7 +107,7 @@ def take_apart(tokenizer: Any) -> Templates:
         later=_as_template(later, tokenizer),
         answer=_as_template(answer, tokenizer),
         system=default or "",
-        strips=f" {_QUESTIONS[0]} " not in _render(tokenizer, [_message("user", f" {_QUESTIONS[0]} ")], asks=True),
+        strips=tabbed not in _render(tokenizer, [_message("user", tabbed)], asks=True),
         special=tuple(re.findall(_special(tokenizer), answer)) if _special_texts(tokenizer) else (),
     )
     _check(found, tokenizer, [*head, *_messages(5)])
@@ -163,9 +165,8 @@ def _special(tokenizer: Any) -> str:
 
 def _as_template(text: str, tokenizer: Any) -> str:
     """Text of the chat template as one of ours: special tokens and the texts asked about become fields."""
-    names = {text: f"{{{text}}}" for text in _special_texts(tokenizer)}
-    names |= {tokenizer.eos_token: "{eos}", tokenizer.bos_token: "{bos}", **_FIELDS}
-    names.pop(None, None)
+    marks = {tokenizer.eos_token: "{eos}", tokenizer.bos_token: "{bos}"}
+    names = {text: marks.get(text, f"{{{text}}}") for text in _special_texts(tokenizer)} | _FIELDS
     pattern = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     pieces = re.split(f"({pattern})", text)
     return "".join(names.get(piece, template_text(piece)) for piece in pieces)

@@ -147,7 +147,7 @@ def _port_system(config: Mapping[str, Any]) -> System:
         decoder=decoder_config(text.get("model_type", "llama"), text),
         prompt="video_llava_hf",
         branches={"video": BranchConfig(media=media, encoder=encoder, connector=MlpConnector.Config(depth=2))},
-        weights=Weights(table="video_llava_hf"),
+        weights=Weights(table="video_llava"),
     )
 
 

@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from avllm.encoders.languagebind import IMAGE_TOWER, VIDEO_TOWER
 from avllm.errors import CheckpointError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
 
-DECODER = {
+DECODER: dict[str, Any] = {
     "vocab_size": 40,
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -155,7 +155,7 @@ def test_every_weight_of_ours_has_its_name_in_both_forms():
 
 @torch.no_grad()
 @pytest.mark.parametrize("strategy", ["default", "full"])
-def test_the_port_computes_what_transformers_computes(tmp_path: Path, strategy: str):
+def test_the_port_computes_what_transformers_computes(tmp_path: Path, strategy: Literal["default", "full"]):
     torch.manual_seed(0)
     config = VideoLlavaConfig(
         vision_config={"model_type": "clip_vision_model", **TOWER, "hidden_act": "quick_gelu"},

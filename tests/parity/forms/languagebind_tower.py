@@ -79,9 +79,16 @@ def build(
 
 def attentions(encoder: LanguageBind) -> dict[str, nn.Module]:
     """Both attentions of every block that is run."""
-    blocks = encoder.video.tower.encoder.layers
-    spatial = {f"layer{i}.spatial_attn_out_(bt)_n_d": block.self_attn.out_proj for i, block in enumerate(blocks)}
-    temporal = {f"layer{i}.temporal_attn_out_(bn)_t_d": block.attention for i, block in enumerate(encoder.temporal)}
+    blocks = encoder.video.get_submodule("tower.encoder.layers")
+    assert isinstance(blocks, nn.ModuleList)
+    spatial = {
+        f"layer{i}.spatial_attn_out_(bt)_n_d": block.get_submodule("self_attn.out_proj")
+        for i, block in enumerate(blocks)
+    }
+    temporal = {
+        f"layer{i}.temporal_attn_out_(bn)_t_d": block.get_submodule("attention")
+        for i, block in enumerate(encoder.temporal)
+    }
     return {**spatial, **temporal}
 
 

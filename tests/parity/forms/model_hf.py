@@ -99,10 +99,8 @@ def compare_inputs(case: Case, group: str, ids: Tensor, check: Check) -> None:
     left = {kind: iter(case.clips(group, kind)) for kind in KINDS}
     for index, text in enumerate(case.settings.get("_prompts", {}).get(group, [])):
         pieces = re.split(r"<(image|video)>", text)
-        media_here = [
-            Medium(kind=kind, branch="video", num_tokens=case.num_tokens(next(left[kind])))
-            for kind in pieces[1::2]  # type: ignore[misc]
-        ]
+        kinds: list[Any] = pieces[1::2]
+        media_here = [Medium(kind=kind, branch="video", num_tokens=case.num_tokens(next(left[kind]))) for kind in kinds]
         parts: list[Part] = [Special("bos"), Cut(), Text(pieces[0])]
         for medium, after in zip(media_here, pieces[2::2], strict=True):
             parts += [Slot("video", medium.num_tokens), Text(after)]

@@ -53,7 +53,7 @@ class Case:
 
     def places(self, clips: list[Tensor]) -> list[int]:
         """How many slots each placeholder of a row stands for."""
-        encoder = self.model.branches["video"].encoder.config
+        encoder = self.processor.branches["video"].encoder
         return [p for clip in clips for t, p in [encoder.token_shape(clip.shape)] for _ in range(t)]
 
 

@@ -207,7 +207,8 @@ def problems(expected: Mapping[str, torch.Size], renamed: Renamed) -> list[str]:
     missing = [name for name in expected if name not in renamed.state]
     for name in missing:
         published = [key for table in renamed.tables for key in published_names(name, table)]
-        absent = [key for key in published if key not in renamed.dropped]
+        # A key of this name that one file leaves out may be wanted of another.
+        absent = [key for key in published if key not in renamed.dropped] or published
         found.append(f"missing {' + '.join(absent) or 'a published key'} (ours: {name})")
     for name, tensor in renamed.state.items():
         keys = " + ".join(renamed.origin.get(name, (name,)))

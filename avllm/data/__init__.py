@@ -4,6 +4,7 @@ from avllm.data.collate import Collate, Sample
 from avllm.data.context import Context
 from avllm.data.image_captions import ImageCaptions
 from avllm.data.llava_instruct import LlavaInstruct
+from avllm.data.media_captions import MediaCaptions
 from avllm.data.mixture import Mixture, Order, Unreadable
 from avllm.data.prepare import Prepare
 from avllm.data.records import Medium, Record, Source, Turn
@@ -13,6 +14,7 @@ from avllm.data.webvid import WebVid
 DATASETS = {
     "image_captions": ImageCaptions.Config,
     "llava_instruct": LlavaInstruct.Config,
+    "media_captions": MediaCaptions.Config,
     "videochat_instruct": VideoChatInstruct.Config,
     "webvid": WebVid.Config,
 }
@@ -23,6 +25,7 @@ __all__ = [
     "Context",
     "ImageCaptions",
     "LlavaInstruct",
+    "MediaCaptions",
     "Medium",
     "Mixture",
     "Order",

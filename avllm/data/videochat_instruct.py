@@ -1,16 +1,20 @@
-"""VideoChat-instruct-11K: conversations about WebVid videos."""
+"""VideoChat's instructions: conversations about videos of WebVid and about images."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from avllm.data.annotations import entries, member, read_json, text
 from avllm.data.records import Medium, Record, Turn, media_path
+from avllm.errors import DataError
 
 
 class VideoChatInstruct:
-    """Questions and answers about one video each.
+    """Questions and answers about one video or image each.
 
-    Layout: a list of `{"video", "QA": [{"q", "a"}]}`; the video is `<videos>/<video>`.
+    Layout: a list of `{"video", "QA": [{"q", "a"}]}` or of the same with `"image"`; the video is `<videos>/<video>`.
+    So are videochat_instruct_11k.json (videos), and minigpt_caption_3k.json and llava_complex_reasoning_2k.json
+    (images). White space around questions and answers is cut off.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -19,7 +23,8 @@ class VideoChatInstruct:
 
         Args:
             annotations: the JSON file.
-            videos: folder of the videos.
+            videos: folder of the videos; not needed where all are images.
+            images: folder of the images; not needed where all are videos.
             ratio: share among the datasets of a stage.
             sampling: which frames, as named by `avllm.media.Sampling`; None is the system's setting.
             num_frames: how many; None is the system's setting.
@@ -27,7 +32,8 @@ class VideoChatInstruct:
         """
 
         annotations: str
-        videos: str
+        videos: str | None = None
+        images: str | None = None
         ratio: float = 1.0
         sampling: str | None = None
         num_frames: int | None = None
@@ -52,14 +58,23 @@ class VideoChatInstruct:
         return len(self._entries)
 
     def record(self, index: int, seed: int) -> Record:
-        """The video before the first question, then all questions and answers in turn."""
+        """The medium before the first question, then all questions and answers in turn."""
         entry, where = self._entries[index], f"{self.path}[{index}]"
-        path = media_path(Path(self.config.videos), text(entry, "video", where), f"{where}.video")
-        options = {"sampling": self.config.sampling, "num_frames": self.config.num_frames}
-        media = (Medium(kind="video", source=path, options=options, crop=self.config.crop),)
+        media = (self._medium(entry, where),)
         turns: list[Turn] = []
         for i, pair in enumerate(entries(member(entry, "QA", where), f"{where}.QA")):
             spot = f"{where}.QA[{i}]"
-            turns.append(Turn(role="user", text=text(pair, "q", spot), media=() if turns else media))
-            turns.append(Turn(role="assistant", text=text(pair, "a", spot)))
+            turns.append(Turn(role="user", text=text(pair, "q", spot).strip(), media=() if turns else media))
+            turns.append(Turn(role="assistant", text=text(pair, "a", spot).strip()))
         return Record(id=where, turns=tuple(turns))
+
+    def _medium(self, entry: Any, where: str) -> Medium:
+        config = self.config
+        is_image = isinstance(entry, dict) and "image" in entry
+        name, folder = ("image", config.images) if is_image else ("video", config.videos)
+        path = text(entry, name, where)
+        if folder is None:
+            raise DataError(f"{where}: is about the {name} {path}; set {name}s to the folder of the {name}s")
+        options = {} if is_image else {"sampling": config.sampling, "num_frames": config.num_frames}
+        source = media_path(Path(folder), path, f"{where}.{name}")
+        return Medium(kind="image" if is_image else "video", source=source, options=options, crop=config.crop)

@@ -96,8 +96,8 @@ class EvaClip(nn.Module):
             tokens = block(tokens)
         return rearrange(tokens, "(b t) p d -> b t p d", b=len(frames))
 
-    def embed(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t p d"]:
-        """What the first block sees: the class token and the patches of each frame, with their positions."""
+    def embed(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t2 p d"]:
+        """What the first block sees: class token and patches of each frame, or of a step of frames, with positions."""
         positions = self.positions_for(frames.shape[-2], frames.shape[-1])
         patches = self.patch_tokens(frames)
         class_tokens = repeat(self.class_token, "1 1 d -> b t 1 d", b=patches.shape[0], t=patches.shape[1])

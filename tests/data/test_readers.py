@@ -1,9 +1,10 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
-from avllm.data import Context, ImageCaptions, LlavaInstruct, Medium, Turn, VideoChatInstruct, WebVid
+from avllm.data import Context, ImageCaptions, LlavaInstruct, MediaCaptions, Medium, Turn, VideoChatInstruct, WebVid
 from avllm.errors import DataError
 
 
@@ -152,3 +153,41 @@ def test_videochat_instruct_names_index_and_key(tmp_path):
     path = _write(tmp_path, [{"video": "a.mp4", "QA": [{"q": "What?", "answer": "x"}]}])
     with pytest.raises(DataError, match=r"a\.json\[0\]\.QA\[0\]\.a: missing; the entry has: q, answer"):
         VideoChatInstruct.Config(annotations=path, videos="v").build(Context())
+
+
+def test_videochat_instruct_takes_images_and_strips_texts(tmp_path):
+    path = _write(tmp_path, [{"image": "2.jpg", "QA": [{"q": " What?\n", "a": "A tree. \n"}]}])
+    config = VideoChatInstruct.Config(annotations=path, images="pictures", num_frames=8)
+
+    record = config.build(Context()).record(0, 0)
+
+    medium = record.turns[0].media[0]
+    assert (medium.kind, str(medium.source), medium.options) == ("image", "pictures/2.jpg", {})
+    assert [turn.text for turn in record.turns] == ["What?", "A tree."]
+
+
+def test_videochat_instruct_asks_for_the_folder_that_is_missing(tmp_path):
+    path = _write(tmp_path, [{"image": "2.jpg", "QA": [{"q": "What?", "a": "x"}]}])
+    with pytest.raises(DataError, match=r"a\.json\[0\]: is about the image 2\.jpg; set images to the folder"):
+        VideoChatInstruct.Config(annotations=path, videos="v").build(Context())
+
+
+def test_media_captions_draws_a_request_and_keeps_the_caption(tmp_path):
+    path = _write(tmp_path, [{"video": "a/1.mp4", "caption": "A DOG, running. "}, {"image": "2.jpg", "caption": "Sea"}])
+    config = MediaCaptions.Config(annotations=path, root="r", prompts=("Describe it.", "Tell."), num_frames=4)
+    source = config.build(Context())
+
+    video, image = source.record(0, 0), source.record(1, 0)
+
+    assert (len(source), video.form, video.turns[1].text) == (2, "train_caption", "A DOG, running.")
+    assert {source.record(0, seed).turns[0].text for seed in range(20)} == {"Describe it.", "Tell."}
+    assert video.turns[0].media == (
+        Medium(kind="video", source=Path("r/a/1.mp4"), options={"sampling": None, "num_frames": 4}),
+    )
+    assert image.turns[0].media == (Medium(kind="image", source=Path("r/2.jpg")),)
+
+
+def test_media_captions_names_index_and_key(tmp_path):
+    path = _write(tmp_path, [{"image": "1.jpg", "caption": "x"}, {"image": "2.jpg"}])
+    with pytest.raises(DataError, match=r"a\.json\[1\]\.caption: missing"):
+        MediaCaptions.Config(annotations=path, root="r").build(Context())

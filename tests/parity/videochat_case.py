@@ -18,7 +18,7 @@ from avllm.training.frozen import freeze
 from tests.parity.check import Check
 from tests.parity.common import read_json, read_tensors
 
-# What a stage of VideoChat trains; the same as in train_configs/videochat_7b.
+# What a stage of VideoChat trains, as in train_configs/videochat_7b.
 TRAINABLE = (
     "branches.video.encoder.*mhra*",
     "branches.video.connector.frame_qformer.input_norm",

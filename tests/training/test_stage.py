@@ -1,10 +1,13 @@
 import pytest
+import torch
 import yaml
 from tiny_system import DATASETS, stage_data
 
 from avllm.config import find_file
 from avllm.data import DATASETS as PUBLISHED
 from avllm.errors import ConfigError
+from avllm.model import AvllmConfig, AvllmForConditionalGeneration
+from avllm.training.frozen import freeze
 from avllm.training.stage import read_stage
 
 
@@ -58,3 +61,20 @@ def test_published_stages_have_the_published_values(name, steps, warmup, batch, 
     assert all(f".{name.split('_')[0]}." in pattern for pattern in stage.trainable)
     command = find_file("train_configs", f"video_llama_7b/{name}").read_text().splitlines()[0]
     assert command.startswith(f"# avllm train train_configs/video_llama_7b/{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "warmup_epochs", "batch", "frames", "rates"),
+    [("stage1", 1, 0.2, 32, 4, (1e-4, 1e-6)), ("stage2", 3, 0.6, 1, 8, (2e-5, 5e-6))],
+)
+def test_the_stages_of_videochat_have_the_published_values(name, epochs, warmup_epochs, batch, frames, rates):
+    stage, _ = read_stage(f"videochat_7b/{name}", datasets=PUBLISHED)
+
+    schedule = stage.schedule
+    assert (schedule.cosine, schedule.epochs, stage.batch) == ("after_warmup", epochs, batch)
+    assert (schedule.warmup_steps / schedule.steps_per_epoch, schedule.lr, schedule.min_lr) == (warmup_epochs, *rates)
+    assert (stage.optimizer.weight_decay, stage.seed, stage.optimizer.clip_norm) == (0.02, 42, None)
+    assert {getattr(item, "num_frames", None) for item in stage.data} == {frames, None}
+    with torch.device("meta"):
+        model = AvllmForConditionalGeneration(AvllmConfig.from_yaml("videochat_7b"))
+    assert sum(model.get_parameter(key).numel() for key in freeze(model, stage.trainable)) == 205_542_528

@@ -137,7 +137,7 @@ class Assistant:
         num_frames: int | None = None,
         **options: Any,
     ) -> list[Perceived]:
-        """The media of one turn; sound first, as the published prompts have it.
+        """The media of one turn; a sound before or after its picture, as the prompt of the system has it.
 
         Args:
             video: source of a video; its sound is used too, as `audio_mode` says.
@@ -153,18 +153,26 @@ class Assistant:
             MediaError: anything else that is wrong with a medium.
         """
         seen = {"num_frames": num_frames, **options} if num_frames is not None else options
-        result = []
+        heard, shown = [], []
         sound = video if audio is None else audio
         if sound is not None and (audio is not None or audio_mode != "off"):
-            result += self._hear(sound, "require" if audio is not None else audio_mode, options)
+            heard = self._hear(sound, "require" if audio is not None else audio_mode, options)
         if image is not None:
-            result.append(self.perceive(image, "image", **_only(options, ("limits",))))
+            shown.append(self.perceive(image, "image", **_only(options, ("limits",))))
         if video is not None:
-            result.append(self.perceive(video, "video", **seen))
+            shown.append(self.perceive(video, "video", **seen))
+        result = [*shown, *heard] if self._sees_first else [*heard, *shown]
         for part in media:
             kind, source = content_part(part)
             result += self.perceive_all(**{kind: source}, audio_mode=audio_mode, num_frames=num_frames, **options)
         return result
+
+    @property
+    def _sees_first(self) -> bool:
+        """Whether the prompt writes any media in their order, a sound behind its picture."""
+        forms = self.processor.prompt.chat.media
+        pair = forms.get("audio+video", "")
+        return "*" in forms and pair.find("{video}") < pair.find("{audio}")
 
     def _hear(self, source: Any, mode: AudioMode, options: Mapping[str, Any]) -> list[Perceived]:
         if "audio" not in self.processor.branches:

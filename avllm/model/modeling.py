@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.generation import GenerationMixin, LogitsProcessor, LogitsProcessorList
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -39,7 +39,7 @@ class Branch(nn.Module):
 
     def features(
         self, media: Float[Tensor, "n t *rest"], modality: Literal["own", "vision"] | None = None
-    ) -> Float[Tensor, "n t q d"]:
+    ) -> Float[Tensor, "n t2 q d"]:
         """The longest part of the branch that is never trained, frame by frame; its output may be stored.
 
         Args:
@@ -187,7 +187,7 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         position_ids: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **options: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | MoeCausalLMOutputWithPast:
         """Loss and logits.
 
         Args:

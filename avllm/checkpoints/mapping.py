@@ -27,7 +27,7 @@ from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
 MAX_NAMED = 12
 # Kinds that step back where the checkpoint itself holds the same weights, as it was trained with its own.
 STEP_BACK = ("languagebind_image", "languagebind_video", "vision_tower", "beats")
-OWN_IS_USED = "the checkpoint holds this weight itself"
+OWN_IS_USED = "the checkpoint holds this part itself"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +192,8 @@ def named(lines: Sequence[str]) -> str:
 def _step_back(parts: list[Part]) -> None:
     own = {name for part in parts if part.kind.name not in STEP_BACK for name in part.renamed.state}
     for part in parts:
-        if part.kind.name in STEP_BACK:
-            for name in own & part.renamed.state.keys():
-                del part.renamed.state[name]
-                part.renamed.dropped |= dict.fromkeys(part.renamed.origin.pop(name), OWN_IS_USED)
+        if part.kind.name in STEP_BACK and own & part.renamed.state.keys():  # all of it: a hole must not be filled
+            for names in part.renamed.origin.values():
+                part.renamed.dropped |= dict.fromkeys(names, OWN_IS_USED)
+            part.renamed.state.clear()
+            part.renamed.origin.clear()

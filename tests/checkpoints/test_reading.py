@@ -37,9 +37,8 @@ class Evil:
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "legacy"])
 @pytest.mark.parametrize("container", [None, "model", "state_dict"])
 def test_reads_each_tensor_of_a_pickled_file(container: str | None, options: dict, tmp_path: Path):
-    data = (
-        WEIGHTS if container is None else {container: WEIGHTS, "optimizer": {"state": {0: torch.ones(2)}}, "epoch": 1}
-    )
+    beside = {"optimizer": {"state": {0: torch.ones(2)}}, "epoch": 1}
+    data = WEIGHTS if container is None else {container: WEIGHTS, **beside}
     torch.save(data, tmp_path / "a.pth", **options)
 
     found = open_file(tmp_path / "a.pth")

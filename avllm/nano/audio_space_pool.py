@@ -1,7 +1,7 @@
 """Pictures and sounds for the shared space: segments cut at any moment from sound tracks that went through AAC."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ HEARD_FROM, SMEAR_S = 0.35, 0.03
 EDGE_SHARE = 0.35  # of the segments are cut near the start or the end of a sound
 BIT_RATES = (24_000, 32_000, 48_000, 64_000, 96_000)
 RAW_SHARE = 0.15
+LOUD_FLOOR_SHARE = 0.35  # of the tracks: a loud noise floor alone is not to be read as a sound
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def draw_tracks(purpose: str, seed: int, num: int) -> list[Track]:
         for index in range(num):
             rng = scene_rng(purpose, seed, index)
             scene = sample_scene(rng, num_things=0, num_sounds=int(rng.choice(4, p=(0.05, 0.25, 0.4, 0.3))))
+            if rng.random() < LOUD_FLOOR_SHARE:
+                scene = replace(scene, noise_floor=float(10 ** rng.uniform(-3.0, -2.4)))
             tracks.append(Track(track_mel(_round_trip(rng, scene, Path(folder))), scene))
     return tracks
 

@@ -2,11 +2,13 @@
 
 import logging
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 
 from avllm.errors import AvllmError, ConfigError
 
@@ -176,9 +178,22 @@ def _in_parallel(lines: Mapping[str, tuple[Callable[..., None], tuple]]) -> None
             process.join()
 
 
+def _end_with_parent() -> None:
+    """Ends this process when the build is killed: else it would train on unseen, and against a resumed build."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a process of its own"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def _run(function: Callable[..., None], args: tuple, threads: int, level: int) -> None:
     import torch
 
+    _end_with_parent()
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
     function(*args)

@@ -15,15 +15,25 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from avllm.model import AvllmConfig
 from avllm.nano.fitting import Progress, fit, start_wide, write_metrics, write_weights
 from avllm.nano.grammar import Wording
-from avllm.nano.language import FILLER, SHARES, Facts, Question, ask, draw_questions, primer_questions, random_facts
+from avllm.nano.language import (
+    FILLER,
+    HARD_SHARE,
+    SHARES,
+    Facts,
+    Question,
+    ask,
+    draw_questions,
+    primer_questions,
+    random_facts,
+)
 from avllm.nano.tokenizer import SLOT_WORDS, ids_of, slot_word_ids, word_id
 from avllm.nano.world import COLOURS, THINGS, scene_rng
 
 NUM_VIDEO_SLOTS, NUM_AUDIO_SLOTS = 12, 8
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 FILE = "decoder.safetensors"
-NOISE, BARE_NOISE, CHAT_SHARE, EMBEDDING_STD = 0.25, 0.15, 0.35, 0.05
-COLOUR_WEIGHT, NUM_MATCHING, MATCH_GAIN = 0.6, 2, 0.5
+NOISE, BARE_NOISE, CHAT_SHARE, EMBEDDING_STD = 0.25, 0.15, 0.5, 0.05
+COLOUR_WEIGHT, MATCH_GAIN = 0.6, 0.5
 NO_WORD = -1  # a slot without a word: noise alone
 
 
@@ -171,31 +181,32 @@ def start_decoder(decoder: LlamaForCausalLM) -> None:
     """Weights that make it easy to find a word of the question among the slots: yes and no are learned sooner.
 
     A word in a slot is the word and a mark of its stream. Two heads of the first layer start with equal queries and
-    keys in the space of the things' names, so that equal names attend to each other wherever they stand.
+    keys in the space of the things' names, so that equal names attend to each other wherever they stand. Keys gain by
+    the mark, as a word of the question would attend to itself alone. The second head looks for a thing that stands
+    with its colour, and hands that colour on.
     """
     start_wide(decoder.model)
     table = decoder.model.embed_tokens.weight
     torch.nn.init.normal_(table, std=EMBEDDING_STD)
-    for stream in SLOT_WORDS:
-        mark = torch.randn(table.shape[1]) * EMBEDDING_STD
+    marks = torch.randn(len(SLOT_WORDS), table.shape[1]) * EMBEDDING_STD
+    for stream, mark in zip(SLOT_WORDS, marks, strict=True):
         for word, index in slot_word_ids(stream).items():
             table[index] = table[word_id(word)] + mark
+    words = torch.stack([*(table[word_id(word)] for word in (*THINGS, *COLOURS)), *marks])
+    axes, upper = torch.linalg.qr(words.T)
+    things, colours, marks = (axes * upper.diagonal().sign()).T.split([len(THINGS), len(COLOURS), len(marks)])
     width = decoder.config.hidden_size // decoder.config.num_attention_heads
     # Rotary positions turn dimension i with i + width / 2, the last of each half slowly: these ignore the distance.
-    half, eighth = width // 2, width // 8
-    slow = [*range(half - eighth, half), *range(width - eighth, width)]
-    things, colours = (
-        torch.linalg.qr(torch.stack([table[word_id(word)] for word in words]).T)[0].T for words in (THINGS, COLOURS)
-    )
+    half, num_slow = width // 2, (len(THINGS) + 2) // 2
+    slow = [*range(half - num_slow, half), *range(width - num_slow, width)]
     attention: Any = decoder.model.layers[0].self_attn
-    for head in range(NUM_MATCHING):
+    for head, (gain, sought) in enumerate(((0.25, marks.sum(0)), (0.4, marks[0] + colours.sum(0)))):
         rows = [head * width + index for index in slow]
-        turned = torch.linalg.qr(torch.randn(len(rows), len(rows)))[0] @ things[: len(rows)]
-        for projection in (attention.q_proj, attention.k_proj):
+        turned = torch.linalg.qr(torch.randn(len(rows), len(rows)))[0][:, : len(THINGS) + 1]
+        for projection, last in ((attention.q_proj, things.sum(0)), (attention.k_proj, sought)):
             projection.weight[head * width : (head + 1) * width] = 0
-            projection.weight[rows] = MATCH_GAIN**0.5 * turned
-    # The last of them hands on the colour that stands with the thing.
-    own = slice((NUM_MATCHING - 1) * width, (NUM_MATCHING - 1) * width + len(COLOURS))
+            projection.weight[rows] = turned @ torch.cat([MATCH_GAIN**0.5 * things, gain**0.5 * last[None]])
+    own = slice(width, width + len(COLOURS))
     attention.v_proj.weight[own] = colours / 2
     attention.o_proj.weight[:, own] = colours.T / 2
 
@@ -230,24 +241,29 @@ def measure(
 # Rows of a batch by what they ask: bare questions of all kinds; which colour a thing has; what compares question and
 # slots; whole sentences.
 ROWS = {"bare": 96, "colours": 64, "comparisons": 64, "sentences": 48}
-BARE_UNTIL, MIXED_UNTIL = 0.22, 0.72  # shares of the steps
+# Up to which share of the steps these lessons take turns.
+PLAN = (
+    (0.34, ("bare", "colours")),
+    (0.52, ("colours", "comparisons", "bare", "sentences")),
+    (0.80, ("comparisons", "sentences", "colours", "sentences")),
+    (1.00, ("comparisons", "sentences", "sentences")),
+)
 
 
 def lesson_at(step: int, steps: int) -> str:
-    """What a step teaches: bare questions, then comparing in turn with sentences, then sentences alone.
+    """What a step teaches: bare questions, then whole sentences, with lessons of their own for what must be compared.
 
     With all kinds at once, the answers that compare question and slots stay at chance for long; alone, they are learned
-    in some hundred steps, and every fourth step with sentences keeps the rest.
+    in some hundred steps. Colours of things named come from the first step on: where "which colour" is learned on one
+    thing, a decoder reads any colour it finds, and never comes to look for the thing. Alone at first, they would leave
+    a decoder that never comes to tell first from second.
     """
-    if step < BARE_UNTIL * steps:
-        return "bare"
-    if step < MIXED_UNTIL * steps:
-        return ("colours", "comparisons", "colours", "sentences")[step % 4]
-    return "sentences"
+    turns = next(turns for until, turns in PLAN if step < until * steps)
+    return turns[step % len(turns)]
 
 
 COMPARING = {"sees": 0.55, "match": 0.3, "hears": 0.15}
-MIN_ASKED = 2
+MIN_ASKED, SPOKEN_SHARE = 2, 0.5
 
 
 def draw_row(name: str, rng: np.random.Generator) -> tuple[Facts, list[Question]]:
@@ -257,21 +273,23 @@ def draw_row(name: str, rng: np.random.Generator) -> tuple[Facts, list[Question]
         if name in ("bare", "sentences"):
             is_bare = name == "bare"
             more = draw_questions(facts, rng, 2 if is_bare else 4, wording="bare" if is_bare else "train")
-            return facts, primer_questions(facts, rng, 3 if is_bare else 2) + more
+            asked = primer_questions(facts, rng, 3 if is_bare else 2) + more
+            return facts, [asked[index] for index in rng.permutation(len(asked))]
         if name == "colours":
             kinds = ["colour_of"] * 3
             if len({colour for colour, _, _ in facts.things or ()}) < 2:  # else no answer but by luck is wrong
                 continue
         else:
             kinds = [str(kind) for kind in rng.choice(list(COMPARING), 4, p=list(COMPARING.values()))]
-        asked = [ask(facts, kind, rng, wording="bare") for kind in kinds]
+        is_spoken = name == "comparisons" and rng.random() < SPOKEN_SHARE
+        asked = [ask(facts, kind, rng, wording="train" if is_spoken else "bare", hard=HARD_SHARE) for kind in kinds]
         found = [question for question in asked if question is not None]
         if len(found) >= MIN_ASKED:
             return facts, found
 
 
 def train_decoder(
-    out_dir: Path, *, seed: int = 0, steps: int = 900, lr: float = 1.5e-3, quick: bool = False,
+    out_dir: Path, *, seed: int = 0, steps: int = 1200, lr: float = 1.5e-3, quick: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Trains the decoder on facts and questions in words, lesson by lesson, and writes `decoder.safetensors`.

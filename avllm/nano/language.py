@@ -156,27 +156,35 @@ def _heard(sounds: tuple[str, ...]) -> dict[str, str]:
 
 # How often each kind is asked in training, before what a scene leaves open is taken out.
 SHARES = {
-    "caption": 3.0, "thing": 1.0, "colour": 1.0, "colour_of": 2.0, "motion": 1.5, "what_moves": 0.5, "count": 0.5,
-    "first": 1.5, "second": 1.5, "hearing": 2.5, "sound_order": 1.0, "sound_first": 0.4, "sound_last": 0.4,
-    "sound_count": 1.0, "silence": 0.3, "any_sound": 0.3, "match": 3.0, "sees": 3.5, "hears": 2.0, "joint": 1.5,
+    "caption": 3.0, "thing": 1.0, "colour": 1.0, "colour_of": 2.0, "motion": 1.5, "what_moves": 1.0, "count": 0.7,
+    "first": 1.5, "second": 1.5, "hearing": 2.5, "sound_order": 1.0, "sound_first": 0.6, "sound_last": 0.6,
+    "sound_count": 1.0, "silence": 0.8, "any_sound": 1.0, "match": 3.0, "sees": 3.5, "hears": 2.0, "joint": 1.5,
 }  # fmt: skip
 PRIMER_SHARES = {"sees": 4.0, "hears": 2.0, "match": 5.0, "colour_of": 5.0}
+HARD_SHARE = 0.4  # of training's questions for no
 _ALWAYS_OPEN = ("colour_of", "sees", "hears")
 
 
 def ask(
-    facts: Facts, kind: str, rng: np.random.Generator, *, wording: Wording = "train", held_out: bool = False
+    facts: Facts,
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    wording: Wording = "train",
+    held_out: bool = False,
+    hard: float = 0.0,
 ) -> Question | None:
     """One question of a kind in a random wording; None when the facts do not decide it.
 
     Args:
         wording: drawn from those for training, or from those kept for testing.
         held_out: allows a question to name a pair of thing and colour that training never shows.
+        hard: share of the questions for no that name what is nearly there.
     """
     texts = wordings(kind, wording) or wordings(kind, "any")
     text = texts[int(rng.integers(len(texts)))]
     if kind in _ALWAYS_OPEN:
-        named = _named(facts, kind, rng, held_out=held_out)
+        named = _named(facts, kind, rng, held_out=held_out, hard=hard)
         if named is None:
             return None
         name, answer = named
@@ -189,9 +197,12 @@ def ask(
     return _question(kind, text, answer, rng)
 
 
-def _named(facts: Facts, kind: str, rng: np.random.Generator, *, held_out: bool) -> tuple[str, str] | None:
+def _named(facts: Facts, kind: str, rng: np.random.Generator, *, held_out: bool, hard: float) -> tuple[str, str] | None:
     """What a question names (`red drum`, `bell`), and its answer; yes and no equally often."""
     is_true = bool(rng.random() < 0.5)
+    if hard and kind != "colour_of" and not is_true and rng.random() < hard:
+        name = _nearly_there(facts, kind, rng)
+        return (name, "no") if name else None
     if kind == "hears":
         if facts.sounds is None or (is_true and not facts.sounds):
             return None
@@ -224,6 +235,24 @@ def _named(facts: Facts, kind: str, rng: np.random.Generator, *, held_out: bool)
     return f"{colour} {name}", "no"
 
 
+def _nearly_there(facts: Facts, kind: str, rng: np.random.Generator) -> str | None:
+    """What is not there but nearly: a thing that is only heard, or seen in another colour; a sound of what is seen."""
+    if (facts.things if kind == "sees" else facts.sounds) is None:
+        return None
+    seen = {name: colour for colour, name, _ in facts.things or ()}
+    sounds = facts.sounds or ()
+    if kind == "hears":
+        groups = [[name for name in seen if name not in sounds]]
+    else:
+        pairs = [(other, name) for name, own in seen.items() for other in COLOURS if own and other != own]
+        groups = [
+            [name for name in sounds if name not in seen],
+            [f"{colour} {name}" for colour, name in pairs if not is_held_out(name, colour)],
+        ]
+    groups = [group for group in groups if group]
+    return str(rng.choice(groups[int(rng.integers(len(groups)))])) if groups else None
+
+
 def _question(kind: str, text: str, answer: str, rng: np.random.Generator) -> Question:
     draw = rng.random()
     text += "" if draw < 0.2 else "." if draw < 0.25 else "?"
@@ -252,7 +281,7 @@ def draw_questions(
     chosen: list[Question] = []
     while len(chosen) < num and open_kinds:
         order = rng.choice(len(open_kinds), size=len(open_kinds), replace=False, p=shares / shares.sum())
-        asked = (ask(facts, open_kinds[i], rng, wording=wording) for i in order)
+        asked = (ask(facts, open_kinds[i], rng, wording=wording, hard=HARD_SHARE) for i in order)
         found = [question for question in asked if question is not None]
         chosen += found[: num - len(chosen)]
         if not found:
@@ -266,7 +295,7 @@ def primer_questions(facts: Facts, rng: np.random.Generator, num: int) -> list[Q
     kinds = [kind for kind in SHARES if kind in decided]
     shares = np.array([PRIMER_SHARES.get(kind, 0.4) for kind in kinds])
     chosen = rng.choice(kinds, size=num, p=shares / shares.sum())
-    asked = (ask(facts, str(kind), rng, wording="bare") for kind in chosen)
+    asked = (ask(facts, str(kind), rng, wording="bare", hard=HARD_SHARE) for kind in chosen)
     return [question for question in asked if question is not None]
 
 

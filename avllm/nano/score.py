@@ -17,18 +17,23 @@ from avllm.nano.score_result import Outcome, Score, tidy
 HELD_OUT_SHARE = 4  # one clip with a held-out pair for so many others
 CLIPS_AT_ONCE = 8  # whose questions are answered as one batch
 MAX_NEW_TOKENS = 40
+# What a conversation opens with, before the question whose answer counts as one of a later turn.
+OPENINGS = ("What do you see and hear?", "What do you see?", "What do you hear?", "Describe the video.")
 
 # Questions about files, as (file, question) pairs -> answers
 Answerer = Callable[[Sequence[tuple[Path, str]]], list[str]]
+# A conversation about a file: its questions in order -> the answer to the last
+Conversation = Callable[[Path, Sequence[str]], str]
 # What may be given in place of a model: a function without arguments, so that each process can have its own
 Factory = Callable[[], "Loaded"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """Something that answers, and its size."""
+    """Something that answers, and its size. Without `converse` no later turns are scored."""
 
     answer: Answerer
+    converse: Conversation | None = None
     parameters: int = 0
     weights_bytes: int = 0
 
@@ -66,6 +71,7 @@ def score(
             progress.update(part.clips)
     return Score(
         outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
+        later_turns=tuple(outcome for part in parts for outcome in part.later_turns),
         clips=sum(not job.held_out for job in jobs),
         seed=seed,
         seconds=time.perf_counter() - started,
@@ -100,7 +106,10 @@ def _stored_clips(folder: Path) -> Iterator[_Job]:
         try:
             entry = json.loads(line)
             yield _Job(
-                held_out=bool(entry["held_out"]), file=folder / entry["file"], questions=tuple(entry["questions"])
+                held_out=bool(entry["held_out"]),
+                index=number,
+                file=folder / entry["file"],
+                questions=tuple(entry["questions"]),
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(
@@ -120,6 +129,7 @@ class _Part:
     """What one group of clips gave."""
 
     outcomes: list[Outcome]
+    later_turns: list[Outcome]
     clips: int
     parameters: int
     weights_bytes: int
@@ -131,15 +141,24 @@ def _score_group(task: tuple[Factory, Sequence[_Job]]) -> _Part:
     loaded = _load(factory)
     with tempfile.TemporaryDirectory(prefix="avllm-score-") as folder:
         asked: list[tuple[_Job, Path, dict]] = []
+        later: list[tuple[_Job, Path, dict]] = []
         for job in jobs:
             path, questions = job.file, job.questions
             if path is None:
                 clip = make_clip("score", job.seed, job.index, held_out=job.held_out)
                 path, questions = write_clip(clip.scene, Path(folder) / clip.file), clip.to_dict()["questions"]
             asked += [(job, path, question) for question in questions]
+            if loaded.converse and questions and not job.held_out:
+                later.append((job, path, questions[job.index % len(questions)]))
         answers = loaded.answer([(path, question["question"]) for _, path, question in asked])
+        later_answers = [
+            loaded.converse(path, (OPENINGS[job.index % len(OPENINGS)], question["question"]))
+            for job, path, question in later
+            if loaded.converse
+        ]
     return _Part(
         outcomes=list(_outcomes(asked, answers)),
+        later_turns=list(_outcomes(later, later_answers)),
         clips=len(jobs),
         parameters=loaded.parameters,
         weights_bytes=loaded.weights_bytes,
@@ -178,9 +197,15 @@ class _Model:
             requests = [Request(question=question, video=path) for path, question in asked]
             return [reply.answer for reply in assistant.answers(requests, max_new_tokens=MAX_NEW_TOKENS)]
 
+        def converse(path: Path, questions: Sequence[str]) -> str:
+            session = assistant.chat()
+            session.ask(questions[0], video=path, max_new_tokens=MAX_NEW_TOKENS)
+            return [session.ask(question, max_new_tokens=MAX_NEW_TOKENS) for question in questions[1:]][-1]
+
         parameters = list(assistant.model.parameters())
         return Loaded(
             answer=answer,
+            converse=converse,
             parameters=sum(parameter.numel() for parameter in parameters),
             weights_bytes=_weights_bytes(self.name, sum(p.numel() * p.element_size() for p in parameters)),
         )

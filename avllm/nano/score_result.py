@@ -54,9 +54,15 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """All outcomes, and their summary as JSON or as a table."""
+    """All outcomes, and their summary as JSON or as a table.
+
+    Args:
+        outcomes: of questions that are each asked alone.
+        later_turns: of questions asked as the second turn of a conversation.
+    """
 
     outcomes: tuple[Outcome, ...] = field(repr=False)
+    later_turns: tuple[Outcome, ...] = field(repr=False, default=())
     clips: int
     seed: int
     seconds: float
@@ -89,6 +95,7 @@ class Score:
             "scores": {name: value.to_dict() for name, value in self.accuracies(held_out=False).items()},
             "held_out": {name: value.to_dict() for name, value in self.accuracies(held_out=True).items()},
             "yes_share": self.yes_share(),
+            "later_turns": Accuracy.of([outcome.is_right for outcome in self.later_turns]).to_dict(),
             "parameters": self.parameters,
             "weights_bytes": self.weights_bytes,
         }
@@ -112,6 +119,9 @@ class Score:
                 console.print(
                     f"says yes in {100 * share['said']:.1f} % of yes/no questions, true {100 * share['true']:.1f} %"
                 )
+            if self.later_turns:
+                later = Accuracy.of([outcome.is_right for outcome in self.later_turns])
+                console.print(f"asked as a second turn: {later} right of {later.n}")
             console.print(
                 f"{self.parameters / 1e6:.2f} M parameters, {self.weights_bytes / 1e6:.1f} MB of weights, "
                 f"{self.seconds:.0f} s"

@@ -221,15 +221,18 @@ class AudioSource:
         A segment that holds only the end of a sound may be near it or near silence; how near is drawn per sample.
         """
         starts = np.linspace(0, max(duration_s - self.segment_seconds, 0), self.num_segments)
-        threshold, is_sharp = float(rng.uniform(0.05, 0.45)), rng.random(len(sounds)) < SHARP_SHARE
+        # A sound that dies away ends for the ears before it ends: each edge is read in its own way.
+        edges, is_sharp = rng.uniform(0.02, 0.48, (len(sounds), 2)), rng.random(len(sounds)) < SHARP_SHARE
         steepness = float(np.exp(rng.uniform(-1.5, 1.0)))
         mixed = self._draw(rng, BLANK, self.num_segments)
         shares = torch.zeros(self.num_segments, 1)
         total = torch.zeros_like(mixed)
-        for sound, sharp in zip(sounds, is_sharp, strict=True):
-            ends = np.minimum(starts + self.segment_seconds, sound.start_s + sound.seconds)
-            covered = np.clip((ends - np.maximum(starts, sound.start_s)) / self.segment_seconds, 0, 1)
-            filled = covered > threshold if sharp else covered**steepness * (covered > 0)
+        covers = [cover(starts, self.segment_seconds, sound) for sound in sounds]
+        for index, (sound, covered, (first, last)) in enumerate(zip(sounds, covers, edges, strict=True)):
+            threshold = np.where(starts < sound.start_s, first, last)
+            is_most = covered == np.max(covers, axis=0)  # where two sounds meet, the ears hear the longer
+            is_heard = (covered > threshold) & is_most
+            filled = is_heard if is_sharp[index] else covered**steepness * (covered > 0)
             share = torch.from_numpy(np.asarray(filled, dtype=np.float32))[:, None]
             pictures = self._draw(rng, THINGS.index(sound.name), 1 if rng.random() < 0.5 else self.num_segments)
             total, shares = total + share * pictures, shares + share
@@ -241,3 +244,9 @@ class AudioSource:
     def _draw(self, rng: np.random.Generator, thing: int, num: int) -> Float[Tensor, "n d"]:
         pool = self.vectors[thing]
         return pool[torch.from_numpy(rng.integers(len(pool), size=num))]
+
+
+def cover(starts_s: np.ndarray, seconds: float, sound: Sound) -> np.ndarray:
+    """The share of each segment that a sound fills, `[t]`; segments start at `starts_s` and last `seconds`."""
+    ends_s = np.minimum(starts_s + seconds, sound.start_s + sound.seconds)
+    return np.clip((ends_s - np.maximum(starts_s, sound.start_s)) / seconds, 0, 1)

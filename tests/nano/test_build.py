@@ -1,6 +1,9 @@
 import logging
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,40 @@ def test_a_line_that_fails_ends_the_others(tmp_path):
     if (tmp_path / "pid").exists():
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_lines_end_with_a_build_that_is_killed(tmp_path):
+    script = tmp_path / "build.py"
+    script.write_text(
+        """
+import os, sys, time
+from pathlib import Path
+from avllm.nano.build import _in_parallel
+
+
+def wait(path):
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    _in_parallel({"waits": (wait, (Path(sys.argv[1]),))})
+"""
+    )
+    pid = tmp_path / "pid"
+    build_process = subprocess.Popen([sys.executable, script, pid])
+    _until(lambda: pid.exists() and pid.read_text())
+    build_process.kill()
+    build_process.wait()
+
+    _until(lambda: not Path(f"/proc/{pid.read_text()}/cmdline").exists())
+
+
+def _until(is_so: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
 
 
 def test_a_build_is_not_overwritten(tmp_path):

@@ -6,8 +6,19 @@ from transformers import LlamaForCausalLM
 from avllm.model import AvllmConfig
 from avllm.model.prompts import PROMPTS, Medium, Turn, conversation
 from avllm.model.tokens import encode
-from avllm.nano.decoder import NUM_AUDIO_SLOTS, NUM_VIDEO_SLOTS, embed, logits_of_answers, make_batch, make_row, visible
-from avllm.nano.language import draw_questions, random_facts
+from avllm.nano.decoder import (
+    NUM_AUDIO_SLOTS,
+    NUM_VIDEO_SLOTS,
+    ROWS,
+    embed,
+    lesson_at,
+    logits_of_answers,
+    make_batch,
+    make_row,
+    start_decoder,
+    visible,
+)
+from avllm.nano.language import Facts, Question, draw_questions, random_facts
 from avllm.nano.tokenizer import build_tokenizer, ids_of, slot_word_ids, word_id
 from avllm.nano.world import COLOURS, MOTIONS, THINGS
 
@@ -85,3 +96,33 @@ def test_padding_is_never_attended_to():
     real = ~is_padding
     assert (mask[0, 0][real[0]][:, is_padding[0]] < 0).all()
     assert positions[real].min() >= 0
+
+
+def test_a_word_of_a_question_finds_its_thing_and_its_colour_before_any_training():
+    """The second head of the first layer hands the colour on to the word that names the thing."""
+    torch.manual_seed(0)
+    config = AvllmConfig.from_yaml("nano").text_config
+    config._attn_implementation = "eager"
+    decoder = LlamaForCausalLM(config).eval()
+    start_decoder(decoder)
+    facts = Facts(things=(("red", "bell", "still"), ("blue", "drone", "still")), sounds=("drum", "bell"))
+    asked = Question(type="colour_of", text="color drone", answer="blue", accepted=())
+    batch = make_batch([(facts, [asked])], [False], True)
+    mask, positions = visible(batch)
+    embedded = embed(decoder, batch, noise=0.0, generator=torch.Generator())
+    with torch.no_grad():
+        seen = decoder.model(
+            inputs_embeds=embedded, attention_mask=mask, position_ids=positions, output_attentions=True
+        ).attentions
+
+    last = int((batch.ids[0] == word_id("drone")).nonzero()[-1])
+    both = int((batch.more[0] == slot_word_ids("video")["drone"]).nonzero())
+    assert int(seen[0][0, 1, last].argmax()) == both
+
+
+def test_lessons_end_in_sentences_and_begin_with_bare_questions():
+    lessons = [lesson_at(step, 1000) for step in range(1000)]
+
+    assert set(lessons[:300]) == {"bare", "colours"}
+    assert lessons[800:].count("sentences") > 130
+    assert set(lessons) == set(ROWS)

@@ -107,3 +107,19 @@ def test_facts_stand_left_aligned_in_a_fixed_order():
 def test_in_order():
     assert in_order([]) == ""
     assert in_order(["a", "b", "c"]) == "first a, then b, then c"
+
+
+def test_hard_questions_name_what_is_nearly_there():
+    facts = Facts.of(Scene(things=(DRUM,), sounds=sounds("car", "drum", "bird")))
+    rng = np.random.default_rng(0)
+    named = {kind: set() for kind in ("sees", "hears")}
+    for _ in range(200):
+        for kind in named:
+            question = ask(facts, kind, rng, wording="bare", hard=1.0)
+            if question and question.answer == "no":
+                named[kind].add(question.text.lower().strip("?.").split(" ", 1)[1])
+
+    assert named["sees"] >= {"car", "bird", "green drum"}
+    assert {name.split()[-1] for name in named["sees"]} == {"car", "bird", "drum"}
+    assert not named["sees"] & {"drum", "red drum", "blue drum"}  # there, and held out
+    assert not named["hears"]  # the only thing seen is heard

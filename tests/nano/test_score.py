@@ -6,7 +6,7 @@ import pytest
 from avllm.errors import DataError
 from avllm.nano import sample as sampling
 from avllm.nano.sample import TYPES, sample
-from avllm.nano.score import Loaded, score
+from avllm.nano.score import OPENINGS, Loaded, score
 from avllm.nano.score_result import Accuracy, Outcome, Score, tidy
 
 
@@ -38,7 +38,8 @@ def test_new_clips_are_written_asked_about_and_forgotten():
 
     plain = json.loads(json.dumps(result.to_dict()))
     assert set(plain) == {
-        "clips", "seed", "seconds", "scores", "held_out", "yes_share", "parameters", "weights_bytes"
+        "clips", "seed", "seconds", "scores", "held_out", "yes_share", "later_turns", "parameters",
+        "weights_bytes",
     }  # fmt: skip
     assert list(plain["scores"]) == list(plain["held_out"]) == list(TYPES)
     assert all(set(row) == {"accuracy", "low", "high", "n"} for row in plain["scores"].values())
@@ -97,3 +98,28 @@ def test_a_folder_without_truth_or_with_a_broken_one_is_named(tmp_path):
     (tmp_path / "truth.jsonl").write_text('{"file": "a.mp4"}\n')
     with pytest.raises(DataError, match="line 1: expected an object with file, held_out and questions"):
         score(source=tmp_path, factory=lambda: Loaded(answer=list))
+
+
+def test_later_turns_are_asked_in_a_conversation_about_the_same_file():
+    held = []
+
+    def converse(file, questions):
+        assert file.is_file()
+        held.append(questions)
+        return "Yes."
+
+    loaded = Loaded(answer=lambda asked: ["no" for _ in asked], converse=converse)
+    result = score(num_clips=4, seed=1, factory=lambda: loaded)
+
+    assert len(held) == len(result.later_turns) == 4
+    assert [opening for opening, _ in held] == list(OPENINGS)
+    assert [outcome.question for outcome in result.later_turns] == [question for _, question in held]
+    right = sum(outcome.truth == "yes" for outcome in result.later_turns)
+    assert result.to_dict()["later_turns"]["accuracy"] == right / 4
+    assert result.to_dict()["later_turns"]["n"] == 4
+
+
+def test_without_conversations_there_are_no_later_turns():
+    result = score(num_clips=1, seed=1, factory=lambda: Loaded(answer=lambda asked: ["no" for _ in asked]))
+
+    assert result.to_dict()["later_turns"] == {"accuracy": None, "low": None, "high": None, "n": 0}

@@ -12,6 +12,7 @@ from avllm.model import System
 
 UNUSED_BUFFER = Drop("an unused buffer: query tokens have no position")
 UNUSED_TRUNK = Drop("outside the systems here")
+NOT_RUN = Drop("the published model ends before it")
 COPY = Drop("a copy of what imagebind_huge.pth holds")
 
 Q_FORMER: Table = {
@@ -88,6 +89,7 @@ def eva_clip(depth: int) -> dict[str, Target]:
     return {
         **{f"blocks.{{n}}.{pattern}": surplus for pattern in EVA_BLOCK},
         **{f"blocks.{{i}}.{pattern}": f"blocks.{{i}}.{target}" for pattern, target in EVA_BLOCK.items()},
+        "{part:norm|fc_norm|head}.{w}": NOT_RUN,
         "cls_token": "class_token",
         "pos_embed": "positions",
         "patch_embed.proj.{w}": "patches.{w}",

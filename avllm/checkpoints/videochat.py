@@ -23,7 +23,6 @@ from avllm.errors import ConfigError
 from avllm.model.configuration import BranchConfig, Frames, System, Weights
 
 ENCODER, CONNECTOR = "branches.video.encoder.", "branches.video.connector."
-NOT_RUN = Drop("the published model ends before it")
 TUNED = Drop("VideoChat has trained it further; its own checkpoint holds the one that counts")
 
 GMHRA: Table = {
@@ -97,7 +96,6 @@ def eva_file(config: EvaClipTemporal.Config) -> dict[str, Target]:
         "patch_embed.proj.weight": Convert(
             "patches.weight", partial(inflate, num_frames=3 if config.temporal_downsample else 1)
         ),
-        "{norm:norm|fc_norm|head}.{w}": NOT_RUN,
         **eva_clip(config.depth),
         "pos_embed": Convert("positions", partial(fit_positions, side=side)),
     }

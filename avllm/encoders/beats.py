@@ -35,8 +35,9 @@ class RelativePosition(nn.Module):
         """The bias [head, query, key] of so many tokens."""
         place = torch.arange(num_tokens, device=self.table.weight.device)
         distances = torch.arange(1 - num_tokens, num_tokens, device=place.device)
-        by_distance = self.table(self.bucket(distances))
-        return rearrange(by_distance[place[None, :] - place[:, None] + num_tokens - 1], "p k h -> h p k")
+        # Heads first in memory, as what follows reads it.
+        by_distance = rearrange(self.table(self.bucket(distances)), "n h -> h n").contiguous()
+        return by_distance[:, place[None, :] - place[:, None] + num_tokens - 1]
 
     def bucket(self, distances: Tensor) -> Tensor:
         """Number of the bucket of each distance, key minus query."""

@@ -11,6 +11,7 @@ from transformers.generation import StoppingCriteria
 
 from avllm.chat.assistant import Assistant
 from avllm.chat.generation import StopOnText, ends_with
+from avllm.chat.session import Session
 from avllm.chat.store import Perceived
 from avllm.checkpoints.videochat import system_from
 from avllm.model import AvllmProcessor, Turn
@@ -41,7 +42,8 @@ def run(folder: Path, check: Check) -> None:
         seen = assistant.perceive(source, name)
         check.close(f"{name}.inputs_llama", seen.tokens[None], case.outputs[f"{name}.inputs_llama"], atol=EMBEDS)
         run_turns(case, name, stored["turns"], assistant, seen, check)
-        check_session(name, stored["turns"], assistant, source, check)
+        session = assistant.chat(system=case.settings["conversation"]["system"])
+        check_session(name, stored["turns"], session, source, check)
     check_covered(case, check)
 
 
@@ -63,14 +65,15 @@ def run_turns(
 ) -> None:
     """Prompt, ids, embeddings, scores and answers of each turn."""
     processor, form = assistant.processor, assistant.processor.prompt.form("chat")
+    system = case.settings["conversation"]["system"]
     turns: list[Turn] = []
     for number, turn in enumerate(stored):
         key = f"{name}.turn{number}"
         turns.append(Turn(question=turn["question"], media=() if number else (seen.medium,)))
         short = [replace(t, media=tuple(replace(m, num_tokens=1) for m in t.media)) for t in turns]
-        shown = show(conversation(form, short, case.settings["conversation"]["system"]), slots={"video": SLOTS[name]})
+        shown = show(conversation(form, short, system), slots={"video": SLOTS[name]})
         check.same(f"{key}.prompt", shown, turn["prompt"])
-        prompt = assistant.prompt(turns, [seen])
+        prompt = assistant.prompt(turns, [seen], system)
         pieces = segments(prompt.ids, set(processor.slot_ids.values()))
         check.same(f"{key}.segment_ids", pieces, turn["segment_ids"])
         check.close(f"{key}.inputs_embeds", prompt.embeds, case.outputs[f"{key}.inputs_embeds"], atol=EMBEDS)
@@ -126,11 +129,11 @@ def without_eos(answer: str, processor: AvllmProcessor) -> str:
     return answer.split(processor.tokenizer.eos_token)[0].strip()
 
 
-def check_session(name: str, stored: Sequence[dict[str, Any]], assistant: Assistant, source: Any, check: Check) -> None:
+def check_session(name: str, stored: Sequence[dict[str, Any]], session: Session, source: Any, check: Check) -> None:
     """The same questions as a user asks them: one conversation, which keeps what it has computed."""
-    session, media = assistant.chat(), {name: source}
+    media = {name: source}
     for number, turn in enumerate(stored):
         answer = session.ask(turn["question"], max_new_tokens=turn["max_new_tokens"], **media)
-        expected = without_eos(turn["answer"], assistant.processor)
+        expected = without_eos(turn["answer"], session.assistant.processor)
         check.same(f"{name}.turn{number}.answer in a chat", answer, expected)
         media = {}

@@ -303,7 +303,7 @@ def train_decoder(
         Share of right answers by type of question, on wordings never trained on.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    steps = min(steps, 330) if quick else steps
+    steps = min(steps, 480) if quick else steps
     torch.manual_seed(seed)
     decoder = LlamaForCausalLM(cast(LlamaConfig, AvllmConfig.from_yaml("nano").text_config))
     start_decoder(decoder)

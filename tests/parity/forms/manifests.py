@@ -78,7 +78,7 @@ def system_of(path: Path) -> str | None:
 
 def key_list(data: Any) -> dict[str, tuple[list[int], torch.dtype]]:
     """Name -> shape and dtype of a manifest, layers that it omits filled in; empty when it is something else."""
-    keys = data.get("keys", data) if isinstance(data, dict) else {}
+    keys = data.get("keys", data) if isinstance(data, dict) else None
     if not isinstance(keys, dict):
         return {}
     found = {

@@ -83,7 +83,8 @@ def convert_with_progress(paths: Sequence[str | Path], out: str | Path, **option
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"writing {Path(out).name}", total=None)
         mapped = convert(
             paths, out, progress=lambda done, total: bar.update(task, completed=done, total=total), **options

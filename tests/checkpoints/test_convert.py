@@ -20,6 +20,7 @@ from avllm.checkpoints.inspect import inspect
 from avllm.cli import main
 from avllm.errors import CheckpointError
 from tests.checkpoints.published import LAYOUTS, Layout
+from tests.checkpoints.test_reading import evil_zip
 
 CONTAINERS = ("model", "state_dict")
 
@@ -286,3 +287,45 @@ def test_the_commands_convert_inspect_and_ask_work_together(name: str, written, 
     report = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))
     assert report["complete"]
     assert main(["ask", str(clip), "What is this?", "--model", str(tmp_path / "out"), "--max-new-tokens", "2"]) == 0
+
+
+def test_names_of_files_and_folders_do_not_count(written, tmp_path: Path):
+    layout = written("video_llama")
+    sources = []
+    for number, path in enumerate(layout.files.values()):
+        copy = tmp_path / f"{number}.{'d' if path.is_dir() else 'bin'}"
+        sources.append(shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy))
+
+    convert(sources, tmp_path / "out", **layout.options)
+
+    assert converted(tmp_path / "out").keys() == layout.state.keys()
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+def test_a_malicious_file_is_refused_in_one_line(command: str, tmp_path: Path, capsys):
+    path, canary = tmp_path / "evil.pth", tmp_path / "canary"
+    evil_zip(path, canary)
+
+    code = main([command, str(path), *(["--out", str(tmp_path / "out")] if command == "convert" else [])])
+
+    message = capsys.readouterr().err
+    assert code == 1
+    assert message.count("\n") == 1
+    assert "is not run to find out" in message
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_parts_of_two_systems_are_not_mixed(written, tmp_path: Path):
+    sources = [written("video_llama").files["vl"], written("videollama2_mistral").sources[0]]
+
+    with pytest.raises(CheckpointError, match="different systems"):
+        convert(sources, tmp_path / "out")
+
+
+def test_weights_without_decoder_are_told_what_they_are(written):
+    report = inspect([written("videollama2_base").files["mm_projector"]])
+
+    assert report.system == "videollama2"
+    assert [part.kind for part in report.parts] == ["projector"]
+    assert any("CLIP or SigLIP" in file for file in report.missing)
+    assert any("language model" in file for file in report.missing)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -133,8 +133,10 @@ def _begins(path: Path) -> Callable[[tuple[str, Any]], tuple[int, int]]:
     def key(item: tuple[str, Any]) -> tuple[int, int]:
         entry = item[1]
         offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-        if not _is_shape(offsets) or len(offsets) != 2 or not {"dtype", "shape"} <= entry.keys():
+        if not isinstance(offsets, list) or not _is_shape(offsets) or len(offsets) != 2:
             raise CheckpointError(f"{path}: the header's entry of {item[0]} is damaged")
+        if not {"dtype", "shape"} <= entry.keys():
+            raise CheckpointError(f"{path}: the header's entry of {item[0]} lacks its type or shape")
         return offsets[0], offsets[1]
 
     return key
@@ -155,7 +157,7 @@ def _read(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) ->
     raw = torch.empty(prod(shape) * dtype.itemsize, dtype=torch.uint8)
     with path.open("rb", buffering=0) as file:
         file.seek(start)
-        view, done = memoryview(raw.numpy()), 0
+        view, done = memoryview(cast(Any, raw.numpy())), 0
         while done < len(view):
             got = file.readinto(view[done:])
             if not got:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -122,7 +122,7 @@ def _require_finite(tensor: Tensor, item: Planned, fault: str) -> None:
 
 
 def _bytes(tensor: Tensor) -> Any:
-    return memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return memoryview(cast(Any, tensor.contiguous().flatten().view(torch.uint8).numpy()))
 
 
 def _split(planned: Sequence[Planned], shard_bytes: int) -> list[list[Planned]]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.initialization import no_init_weights
 
 from avllm.errors import ConfigError, OutOfMemory
 from avllm.model.configuration import AvllmConfig
@@ -108,7 +109,9 @@ def plan(config: AvllmConfig, work: Workload = Workload()) -> Plan:
     try:
         # Nothing a thread elsewhere makes may be counted, and nothing here takes memory.
         with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
-            model = AvllmForConditionalGeneration(config)
+            with no_init_weights():  # some random draws look at values, of which there are none
+                model = AvllmForConditionalGeneration(config)
+            model.decoder.tie_weights()
             weights, saved = _weights(model, work)
             live.restart()
             measure = _train if work.train else _answer

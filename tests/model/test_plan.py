@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from avllm.checkpoints.load import load_model
+from avllm.config import parse
 from avllm.errors import ConfigError, OutOfMemory
-from avllm.model import AvllmConfig
+from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
 from avllm.model.memory import LiveBytes
 from avllm.model.plan import Workload, out_of_memory_named, plan, smaller
+from tests.model.tiny_av import AUDIO_TOKENS, TINY_AV, VIDEO_TOKENS
 
 NANO = Workload(dtype=torch.float32, text_tokens=20, new_tokens=40)
 
@@ -87,3 +89,15 @@ def test_other_errors_pass_through() -> None:
         out_of_memory_named(config, Workload, torch.device("cpu")),
     ):
         torch.zeros(2) + torch.zeros(3)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_counts_the_weights_of_a_system_with_siglip_and_beats(is_tied: bool):
+    decoder = {**TINY_AV["decoder"], "tie_word_embeddings": is_tied}
+    config = AvllmConfig.from_system(parse(System, {**TINY_AV, "decoder": decoder}))
+
+    result = plan(config)
+
+    model = AvllmForConditionalGeneration(config)
+    assert result.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert result.media_tokens == {"video": VIDEO_TOKENS, "audio": AUDIO_TOKENS}

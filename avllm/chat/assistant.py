@@ -35,7 +35,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A question on its own, for `Assistant.answers`; media as in `Session.ask`."""
+    """A question on its own, for `Assistant.answers`; media as in `Session.ask`.
+
+    Args:
+        answer_start: what the answer begins with; the model goes on from there.
+    """
 
     question: str
     video: Any = None
@@ -44,6 +48,7 @@ class Request:
     audio_mode: AudioMode = "auto"
     num_frames: int | None = None
     system: str | None = None
+    answer_start: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,9 +192,13 @@ class Assistant:
             logger.info("no audio track; answering from the picture alone")
             return []
 
-    def prompt(self, turns: Sequence[Turn], media: Sequence[Perceived], system: str | None = None) -> Prompted:
+    def prompt(
+        self, turns: Sequence[Turn], media: Sequence[Perceived], system: str | None = None, answer_start: str = ""
+    ) -> Prompted:
         """Ids, keys and embeddings of a conversation whose media are `media`, in the order of their turns."""
-        ids = self.processor.encode(turns, system=system).input_ids
+        ids = list(self.processor.encode(turns, system=system).input_ids)
+        if answer_start:
+            ids += self.processor.tokenizer.encode(answer_start, add_special_tokens=False)
         slots = {token: name for name, token in self.processor.slot_ids.items()}
         fills = {
             name: iter(
@@ -300,7 +309,8 @@ class Assistant:
             for item, found in zip(requests, media, strict=True)
         ]
         prompts = [
-            self.prompt([turn], found, item.system) for turn, found, item in zip(turns, media, requests, strict=True)
+            self.prompt([turn], found, item.system, item.answer_start)
+            for turn, found, item in zip(turns, media, requests, strict=True)
         ]
         longest = max(len(prompt.ids) for prompt in prompts)
         embeds = prompts[0].embeds.new_zeros(len(prompts), longest, prompts[0].embeds.shape[-1])

@@ -68,7 +68,8 @@ def read_video(
         door: `avllm.media`, or what takes its place.
         settings: of the video branch.
         source: whatever `avllm.media.open_video` opens.
-        options: `limits`, and fields of `avllm.media.Sampling` in place of the settings.
+        options: `limits`, `source_fps` of frames without a rate of their own, and fields of `avllm.media.Sampling` in
+            place of the settings.
         branch: whose slots it shall fill.
         num_frames: in place of the settings.
         sampling: in place of the settings.
@@ -85,12 +86,12 @@ def read_video(
         "keep": "first" if "cut_long_videos" in quirks else "spread",
         "starts_early": "window_starts_early" in quirks,
     }
-    chosen = {key: value for key, value in options.items() if key != "limits"}
+    chosen = {key: value for key, value in options.items() if key not in ("limits", "source_fps")}
     limits = {"limits": options["limits"]} if options.get("limits") is not None else {}
     opened = door.open_video(
         source,
         media.Sampling(**{**fields, **chosen}),
-        source_fps=settings.source_fps,
+        source_fps=options.get("source_fps") or settings.source_fps,
         **settings.fit_options("video"),
         **limits,
     )

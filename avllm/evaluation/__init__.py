@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks from YAML, answered once, scored as often as wanted."""

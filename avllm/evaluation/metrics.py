@@ -1,0 +1,149 @@
+"""Scores of single answers, and what a list of scores says: mean, interval, paired test."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+_DRAWS, _SEED = 2000, 0
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_WORDS = {"none": "0", **{word: str(number) for number, word in enumerate(_NUMBERS)}}
+_ARTICLES = frozenset({"a", "an", "the"})
+# The contractions of the VQA table; each is also found with any one of its apostrophes left out.
+_CONTRACTIONS = """
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
+he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
+needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've
+somebody'll somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll
+that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've
+weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll
+why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
+_COMPLETED = {
+    word[: mark.start()] + word[mark.end() :]: word for word in _CONTRACTIONS.split() for mark in re.finditer("'", word)
+} | {"somebody'd": "somebodyd"}
+
+
+def normalise_vqa(text: str) -> str:
+    """An answer as VQA's evaluation compares it.
+
+    Source: the evaluation of VQA v2 as TextVQA uses it; lower case, no articles, digits for number words.
+    """
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    text = text.replace("\n", " ").replace("\t", " ").strip()
+    original = text
+    for mark in _PUNCTUATION:
+        touches_space = f"{mark} " in original or f" {mark}" in original
+        text = text.replace(mark, "" if touches_space else " ")
+    text = re.sub(r"\.(?!\d)", "", text)
+    words = [_WORDS.get(word, word) for word in text.split()]
+    return " ".join(_COMPLETED.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def vqa_accuracy(answer: str, truths: Sequence[str]) -> float:
+    """Soft accuracy: over the people asked, the mean of min(1, how many of the others said so / 3).
+
+    Source: VQA v2; ten people answered each question. With one truth alone, whether it is the answer.
+    """
+    said, right = normalise_vqa(answer), [normalise_vqa(truth) for truth in truths]
+    if len(right) == 1:
+        return float(said == right[0])
+    matches = right.count(said)
+    others = [matches - (truth == said) for truth in right]
+    return sum(min(1.0, count / 3) for count in others) / len(right) if right else 0.0
+
+
+def tidy(text: str) -> str:
+    """Lower case, single spaces, without a mark at the end."""
+    return " ".join(text.lower().split()).rstrip(".! ")
+
+
+def says(answer: str, truth: str) -> bool:
+    """Whether the words of the truth stand in the answer, in their order and as whole words, by VQA's normal form."""
+    words = normalise_vqa(truth)
+    return bool(words) and f" {words} " in f" {normalise_vqa(answer)} "
+
+
+def yes_or_no(answer: str) -> str:
+    """Yes or no, as POPE reads it: no where the first sentence has the word no or not, else yes."""
+    words = re.findall(r"[a-z']+", answer.split(".")[0].lower())
+    return "no" if {"no", "not"} & set(words) else "yes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """The mean of n scores with its 95 % bootstrap interval; None where there are no scores."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    @classmethod
+    def of(cls, scores: Sequence[float]) -> "Mean":
+        """Percentiles of the means of resamples; the same scores give the same interval, in any order."""
+        values = np.sort(np.asarray(scores, dtype=np.float64))
+        if not len(values):
+            return cls(mean=None, low=None, high=None, n=0)
+        low, high = np.percentile(_resampled_means(values), [2.5, 97.5])
+        rounded = [round(float(value), 6) for value in (values.mean(), low, high)]
+        return cls(mean=rounded[0], low=rounded[1], high=rounded[2], n=len(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    def percent(self) -> str:
+        """In percent, for people: `81.0 (72.0 to 89.0)`."""
+        if self.mean is None or self.low is None or self.high is None:
+            return "-"
+        return f"{100 * self.mean:.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Two runs on the same samples: the mean difference (first minus second), its 95 % interval, and a test.
+
+    Args:
+        p: of a sign-flip test of no difference, two-sided.
+        only_first: samples on which the first scored higher.
+        only_second: samples on which the second scored higher.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    only_first: int
+    only_second: int
+
+    @classmethod
+    def of(cls, first: Sequence[float], second: Sequence[float]) -> "Paired":
+        """Raises ValueError when the scores are not of the same, at least one, samples."""
+        if len(first) != len(second) or not first:
+            raise ValueError(f"expected scores of the same samples, got {len(first)} and {len(second)}")
+        gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+        low, high = np.percentile(_resampled_means(np.sort(gaps)), [2.5, 97.5])
+        rng, nonzero = np.random.default_rng(_SEED), gaps[gaps != 0]
+        flipped = np.array([(rng.choice((-1.0, 1.0), len(nonzero)) * nonzero).sum() for _ in range(_DRAWS)])
+        extreme = int((np.abs(flipped) >= abs(nonzero.sum()) - 1e-9).sum())
+        return cls(
+            difference=round(float(gaps.mean()), 6),
+            low=round(float(low), 6),
+            high=round(float(high), 6),
+            p=round((extreme + 1) / (_DRAWS + 1), 6),
+            n=len(gaps),
+            only_first=int((gaps > 0).sum()),
+            only_second=int((gaps < 0).sum()),
+        )
+
+
+def _resampled_means(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " draws"]:
+    """Means of resamples with replacement."""
+    rng = np.random.default_rng(_SEED)
+    return np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(_DRAWS)])

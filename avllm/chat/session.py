@@ -144,15 +144,21 @@ class Session:
         return self._answer(question, given, options, None, None).answer
 
     def stream(self, question: str, **options: Any) -> Iterator[str]:
-        """The same as `ask`, in pieces as they are written. To leave the loop early ends the answer there."""
+        """The same as `ask`, in pieces as they are written. To leave the loop early ends the answer there.
+
+        With `num_beams` above 1 no word is certain before the end, so the answer is one piece.
+        """
+        is_plain = options.get("num_beams") in (None, 1)
         given = {name: options.pop(name) for name in GIVEN if name in options}
         pieces: SimpleQueue[str | BaseException | None] = SimpleQueue()
         cancelled = Event()
 
         def work() -> None:
             try:
-                streamer = TextStreamer(self.assistant.processor, pieces.put)
-                self._answer(question, given, options, streamer, cancelled)
+                streamer = TextStreamer(self.assistant.processor, pieces.put) if is_plain else None
+                reply = self._answer(question, given, options, streamer, cancelled)
+                if not is_plain:
+                    pieces.put(reply.answer)
                 pieces.put(None)
             except BaseException as error:  # handed to the reader, who raises it
                 pieces.put(error)

@@ -45,15 +45,25 @@ class GenerationConfig:
         max_new_tokens_limit: upper end of the slider.
         temperature: 0 is greedy: the same question gives the same answer.
         top_p: share of the probability that is drawn from; has no effect at temperature 0.
+        num_beams: how many answers are followed at once; above 1 an answer comes whole, not in pieces.
+        max_beams: upper end of the slider; 1 hides it.
+        seed: of the draws at a temperature above 0; None draws anew each time.
     """
 
     max_new_tokens: int = 64
     max_new_tokens_limit: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
+    num_beams: int = 1
+    max_beams: int = 5
+    seed: int | None = None
 
     def __post_init__(self) -> None:
-        _require_positive(self, "max_new_tokens", "max_new_tokens_limit", "top_p")
+        _require_positive(self, "max_new_tokens", "max_new_tokens_limit", "top_p", "num_beams")
+        if self.num_beams > self.max_beams:
+            raise ValueError(f"num_beams: got {self.num_beams}, more than max_beams {self.max_beams}")
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: expected 0..{2**32 - 1}, got {self.seed}")
         if self.max_new_tokens > self.max_new_tokens_limit:
             raise ValueError(
                 f"max_new_tokens: got {self.max_new_tokens}, more than max_new_tokens_limit {self.max_new_tokens_limit}"
@@ -70,7 +80,11 @@ class PageConfig:
         title, note: heading, and the line below it that says what the model knows.
         examples: folder of example clips with a truth.json: a path, or relative to the package; None for no examples.
         questions: offered as buttons when a file of the user's own is loaded.
+        new_media: what a new file does as the page starts: begin a new chat, or join the chat that is there.
+        max_media: files in one chat.
+        votes: a JSONL file to which thumbs up and down are written, with question and answer; None offers no thumbs.
         max_question_chars: longest question.
+        max_system_chars: longest system prompt.
         max_turns: questions per conversation; then Clear starts a new one.
         max_concurrent: answers written at the same time; more wait in a queue.
         max_waiting: length of that queue.
@@ -83,7 +97,11 @@ class PageConfig:
     note: str = ""
     examples: str | None = None
     questions: tuple[str, ...] = ()
+    new_media: Literal["reset", "add"] = "reset"
+    max_media: int = 8
+    votes: str | None = None
     max_question_chars: int = 500
+    max_system_chars: int = 2000
     max_turns: int = 30
     max_concurrent: int = 1
     max_waiting: int = 32
@@ -92,7 +110,8 @@ class PageConfig:
     keep_closed_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "max_question_chars", "max_turns", "max_concurrent", "max_waiting", "max_visitors")
+        _require_positive(self, "max_media", "max_question_chars", "max_system_chars", "max_turns")
+        _require_positive(self, "max_concurrent", "max_waiting", "max_visitors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +120,15 @@ class DemoConfig:
 
     Args:
         model: a name or a folder, as `avllm.load` takes it.
+        models: further ones to choose from on the page; each is loaded at the start.
+        system: text in place of the system text of the model's prompt; None keeps that.
         host: address to listen on; the default is reachable from this machine alone.
         port: None takes 7860 or the next free one.
     """
 
     model: str
+    models: tuple[str, ...] = ()
+    system: str | None = None
     media: MediaConfig = field(default_factory=MediaConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     page: PageConfig = field(default_factory=PageConfig)

@@ -1,25 +1,38 @@
 """The model as the demo uses it: files of strangers go through processes of their own, answers come in pieces."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jaxtyping import Float32
+import torch
+from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
+from avllm.checkpoints.load import HUB_ID, SHIPPED
 from avllm.demo.config import DemoConfig
-from avllm.demo.evidence import Evidence, readable_timings
+from avllm.demo.evidence import Evidence, Shown, Sound, mel_pictures, readable_timings
 from avllm.demo.reading import Kind, Medium, fit, loudness, to_jpeg
-from avllm.errors import ConfigError, MediaError
+from avllm.demo.settings import Settings
+from avllm.errors import CheckpointError, ConfigError, MediaError
 from avllm.media import FbankConfig, Limits, SegmentConfig, heard_spans
 from avllm.media.isolated import IsolatedMedia
 from avllm.media.mel import segment_ranges
 
 if TYPE_CHECKING:
     from avllm.chat import Assistant, Session
-    from avllm.demo.conversation import Settings
 
 POSTER_SIDE, THUMB_SIDE, NUM_BARS = 640, 240, 150
+
+
+class _StopWhen(StoppingCriteria):
+    """Stops at the next token, also where an answer does not come in pieces."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:  # type: ignore[override]
+        return torch.full((len(input_ids),), self.event.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
 class DemoModel:
@@ -36,24 +49,32 @@ class DemoModel:
         assistant.processor.door = door
 
     @classmethod
-    def load(cls, config: DemoConfig) -> "DemoModel":
-        """Loads the model that the configuration names.
+    def load_all(cls, config: DemoConfig) -> "dict[str, DemoModel]":
+        """Loads the models that the configuration names; they read files through one door.
 
         Raises:
             CheckpointError: there is no such model, or it is damaged.
-            ConfigError: a branch is asked for that the model does not have.
+            ConfigError: a branch is asked for that the first model does not have.
         """
+        limits = Limits(file_bytes=config.media.max_upload_mb * 2**20, seconds=config.media.max_seconds)
+        for name in (config.model, *config.models):
+            _require_folder(name)
+        door = IsolatedMedia(seconds=config.media.decode_seconds, limits=limits, num_workers=config.page.max_concurrent)
+        return {name: cls._load(name, door, config) for name in dict.fromkeys((config.model, *config.models))}
+
+    @classmethod
+    def _load(cls, name: str, door: Any, config: DemoConfig) -> "DemoModel":
         from avllm.chat import load
 
-        assistant = load(config.model)
-        missing = [name for name in config.media.branches if name not in assistant.processor.branches]
-        if missing:
+        assistant = load(name)
+        missing = [branch for branch in config.media.branches if branch not in assistant.processor.branches]
+        if missing and (name == config.model or missing != ["audio"]):
             raise ConfigError(
-                f"media.branches: model {config.model} has no branch {missing[0]}; "
+                f"media.branches: model {name} has no branch {missing[0]}; "
                 f"it has: {', '.join(assistant.processor.branches)}"
             )
-        limits = Limits(file_bytes=config.media.max_upload_mb * 2**20, seconds=config.media.max_seconds)
-        door = IsolatedMedia(seconds=config.media.decode_seconds, limits=limits, num_workers=config.page.max_concurrent)
+        if missing:
+            config = replace(config, media=replace(config.media, branches=("video",), audio="off"))
         return cls(assistant, door, config)
 
     def __enter__(self) -> "DemoModel":
@@ -65,6 +86,11 @@ class DemoModel:
     def new_session(self) -> "Session":
         """A conversation that has not begun."""
         return self.assistant.chat()
+
+    @property
+    def name(self) -> str:
+        """As the page shows it."""
+        return Path(self.assistant.name).name
 
     def num_frames(self, asked: int | None) -> int:
         """How many frames of a video are looked at."""
@@ -92,7 +118,7 @@ class DemoModel:
             raise MediaError("holds neither picture nor sound; expected a video, an image or a sound")
         if kind == "audio":
             audio = self.door.open_audio(path, sample_rate=self._segments().sample_rate)
-            shown = {"sound": (loudness(audio.waveform, NUM_BARS), audio.duration_s)}
+            shown = {"waveform": (loudness(audio.waveform, NUM_BARS), audio.duration_s)}
             return Medium(path=path, kind=kind, name=name, duration_s=audio.duration_s, has_audio=True, shown=shown)
         if kind == "image":
             video = self.door.open_image(path)
@@ -110,74 +136,86 @@ class DemoModel:
         )
 
     def stream(
-        self, session: "Session", question: str, settings: "Settings", medium: Medium | None
+        self, session: "Session", question: str, settings: Settings, media: Sequence[Medium], stop: Event | None = None
     ) -> Generator[str, None, None]:
-        """The answer in pieces.
+        """The answer in pieces; with beams it is one piece.
 
         Args:
-            medium: given when the conversation begins (again) with it; None when the session has it already.
+            session: the conversation; it grows by the question, also when the answer is stopped.
+            question: any text.
+            settings: how to read the media and how to write.
+            media: files that come with this question.
+            stop: ends the answer at the next token.
 
         Raises:
-            AvllmError: the file cannot be read, sound is required and there is none, the conversation is too long.
+            AvllmError: a file cannot be read, sound is required and there is none, the conversation is too long.
         """
-        sources: dict[str, Any] = {}
-        if medium is not None:
-            session.reset()
-            sources = self._sources(medium, settings)
-        sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
+        session.system = settings.system
+        criteria = StoppingCriteriaList([_StopWhen(stop)] if stop is not None else [])
         yield from session.stream(
             question,
-            **sources,
-            max_new_tokens=settings.max_new_tokens,
-            **(sampling if settings.temperature > 0 else {"do_sample": False}),
+            media=[self._part(medium, settings) for medium in media],
+            audio_mode="off" if settings.streams == "only" else settings.streams,
+            num_frames=settings.frames,
+            stopping_criteria=criteria,
+            **settings.generation(),
         )
 
-    def _sources(self, medium: Medium, settings: "Settings") -> dict[str, Any]:
-        if medium.kind == "video":
-            return {"video": medium.path, "audio_mode": settings.audio, "num_frames": settings.frames}
-        if medium.kind == "image" and settings.audio == "require":
-            raise MediaError("sound is required, but a picture has none; set Sound to Auto")
-        if medium.kind == "audio" and settings.audio == "off":
-            raise MediaError("sound is switched off, and this file is nothing but sound; set Sound to Auto")
-        return {medium.kind: medium.path}
+    def _part(self, medium: Medium, settings: Settings) -> Mapping[str, Any]:
+        """A file as a content part."""
+        kind = medium.kind
+        if kind == "audio" and "audio" not in self.config.media.branches:
+            raise MediaError(f"{medium.name}: a sound, and {self.name} does not hear; choose another model or file")
+        if kind == "image" and settings.streams in ("require", "only"):
+            raise MediaError(f"{medium.name}: sound is required, but a picture has none; set Use to Auto")
+        if kind == "audio" and settings.streams == "off":
+            raise MediaError(f"{medium.name}: nothing but sound, which is switched off; set Use to Auto")
+        if kind == "video" and settings.streams == "only":
+            kind = "audio"
+        return {"type": kind, kind: medium.path}
 
-    def evidence(self, session: "Session", medium: Medium, settings: "Settings") -> Evidence | None:
-        """What the session's last answer was made from; None when it cannot be shown."""
+    def evidence(self, session: "Session", media: Sequence[Medium], settings: Settings) -> Evidence | None:
+        """What the session's last answer was made from; None when nothing has been answered."""
         reply = session.last
         if reply is None:
             return None
-        has_seen = medium.kind in ("video", "image") and medium.kind in reply.streams_used
-        has_heard = "audio" in reply.streams_used
-        frames = self._frames(medium, settings) if has_seen else ()
-        peaks, seconds = self._sound(medium) if has_heard else (None, 0.0)
         return Evidence(
-            streams=self._streams(medium, settings, len(frames), has_heard),
-            frames=frames,
-            peaks=peaks,
-            sound_seconds=seconds,
-            segments=self._spans(medium, seconds) if has_heard else (),
+            media=[self._shown(medium, settings, reply.streams_used) for medium in media],
             timings=readable_timings(reply.timings_s),
-            model=Path(reply.model).name,
+            model=self.name,
+        )
+
+    def _shown(self, medium: Medium, settings: Settings, used: Sequence[str]) -> Shown:
+        is_seen = medium.kind in used and medium.kind != "audio" and settings.streams != "only"
+        hears = "audio" in self.config.media.branches and "audio" in used and medium.has_audio
+        is_heard = hears and settings.streams != "off"
+        frames = self._frames(medium, settings) if is_seen else ()
+        sound = self._sound(medium) if is_heard else None
+        return Shown(
+            name=medium.name, streams=self._streams(medium, settings, len(frames), sound), frames=frames, sound=sound
         )
 
     def _streams(
-        self, medium: Medium, settings: "Settings", num_frames: int, has_heard: bool
+        self, medium: Medium, settings: Settings, num_frames: int, sound: Sound | None
     ) -> list[tuple[str, bool, str]]:
         if medium.kind == "audio":
             picture = ("video", False, "none in this file")
+        elif num_frames == 0:
+            picture = ("video", False, "switched off")
         else:
-            picture = ("video", num_frames > 0, f"{num_frames} frame{'s' * (num_frames != 1)}")
+            picture = ("video", True, f"{num_frames} frame{'s' * (num_frames != 1)}")
         if "audio" not in self.config.media.branches:
             return [picture]
-        if has_heard:
-            return [picture, ("audio", True, self._heard(medium))]
-        if medium.has_audio and settings.audio == "off":
-            return [picture, ("audio", False, "switched off")]
-        return [picture, ("audio", False, "none in this file")]
+        if sound is not None:
+            longest = max(end - start for start, end in sound.segments)
+            number = len(sound.segments)
+            return [picture, ("audio", True, f"{number} segment{'s' * (number != 1)} of {longest:.3g} s")]
+        is_off = medium.has_audio and settings.streams == "off"
+        return [picture, ("audio", False, "switched off" if is_off else "none in this file")]
 
-    def _frames(self, medium: Medium, settings: "Settings") -> list[tuple[float, bytes]]:
+    def _frames(self, medium: Medium, settings: Settings) -> list[tuple[float, bytes]]:
         """The frames that are given to the model, large enough to be looked at."""
-        key = ("frames", settings.frames)
+        key = ("frames", self.name, settings.frames)
         if key not in medium.shown:
             assert medium.size is not None
             size = fit(*medium.size, THUMB_SIDE)
@@ -190,18 +228,21 @@ class DemoModel:
             ]
         return medium.shown[key]
 
-    def _sound(self, medium: Medium) -> tuple[Float32[np.ndarray, " n"], float]:
-        """Loudness over time, and the length in seconds."""
-        if "sound" not in medium.shown:
-            audio = self.door.open_audio(medium.path, sample_rate=self._segments().sample_rate)
-            medium.shown["sound"] = (loudness(audio.waveform, NUM_BARS), audio.duration_s)
-        return medium.shown["sound"]
-
-    def _heard(self, medium: Medium) -> str:
-        """How much of the sound is heard, in words."""
-        spans = self._spans(medium, self._sound(medium)[1])
-        longest = max(end - start for start, end in spans)
-        return f"{len(spans)} segment{'s' * (len(spans) != 1)} of {longest:.3g} s"
+    def _sound(self, medium: Medium) -> Sound:
+        """The sound of a file and the log-mel pictures that the model is given of it."""
+        if ("sound", self.name) not in medium.shown:
+            if "waveform" not in medium.shown:
+                audio = self.door.open_audio(medium.path, sample_rate=self._segments().sample_rate)
+                medium.shown["waveform"] = (loudness(audio.waveform, NUM_BARS), audio.duration_s)
+            peaks, seconds = medium.shown["waveform"]
+            pictures = mel_pictures(self.assistant.processor.read(medium.path, "audio").values.float().numpy())
+            medium.shown["sound", self.name] = Sound(
+                peaks=peaks,
+                seconds=seconds,
+                segments=self._spans(medium, seconds),
+                mels=[to_jpeg(picture) for picture in pictures],
+            )
+        return medium.shown["sound", self.name]
 
     def _spans(self, medium: Medium, seconds: float) -> list[tuple[float, float]]:
         """Start and end in seconds of the segments that are heard."""
@@ -222,3 +263,12 @@ class DemoModel:
 
     def _segments(self) -> SegmentConfig | FbankConfig:
         return self.assistant.processor.branches["audio"].media
+
+
+def _require_folder(name: str) -> None:
+    """Says in one line how to come by a model folder that is not there."""
+    if name not in SHIPPED and not HUB_ID.fullmatch(name) and not Path(name).is_dir():
+        raise CheckpointError(
+            f"model {name}: no such folder; make it of the published weights: avllm convert SOURCE... --out {name} "
+            f"(docs/systems.md says which), or name another folder with --model"
+        )

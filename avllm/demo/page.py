@@ -6,8 +6,10 @@ from typing import Any
 import gradio as gr
 
 from avllm.demo import panels
-from avllm.demo.conversation import Conversations, Settings
+from avllm.demo.controls import Controls, new_media
+from avllm.demo.conversation import Conversations
 from avllm.demo.examples import Example
+from avllm.demo.settings import Settings
 from avllm.demo.visitors import Visitor
 
 _CLICKED_CARD = """element.addEventListener("click", (event) => {
@@ -18,7 +20,7 @@ _CLICKED_CHIP = """element.addEventListener("click", (event) => {
   const chip = event.target.closest(".av-chip");
   if (chip) trigger("asked", { question: chip.textContent });
 });"""
-_AUDIO_CHOICES = [("Auto", "auto"), ("Require", "require"), ("Off", "off")]
+_VOTES_NOTE = "A thumb stores the question and the answer with your vote; nothing else is stored."
 _EMPTY_CHAT = "### Ask about what is seen and heard\nPick an example or add a file, then ask."
 
 
@@ -38,44 +40,16 @@ class Page:
             with gr.Row(elem_id="av-columns", equal_height=False):
                 with gr.Column(elem_id="av-left", min_width=280):
                     self.file = _html(self._file_panel(None), elem_id="av-file", js=panels.asset("page.js"))
+                    self.new_media = new_media(config)
                     self.cards = _html(panels.example_cards(self.examples), elem_id="av-examples", js=_CLICKED_CARD)
-                    self._build_settings()
+                    frames = self.conversations.model.num_frames(config.media.frames)
+                    self.controls = Controls(config, frames)
                 with gr.Column(elem_id="av-right", min_width=280):
                     self._build_chat()
                     self.evidence = _html(panels.evidence_panel(None), elem_id="av-evidence")
             self._connect(blocks)
         blocks.queue(max_size=config.page.max_waiting, default_concurrency_limit=8, api_open=False)
         return blocks
-
-    def _build_settings(self) -> None:
-        media, generation = self.config.media, self.config.generation
-        with gr.Group(elem_id="av-settings"):
-            self.audio = gr.Radio(
-                _AUDIO_CHOICES, value=media.audio, label="Sound", elem_id="av-audio", visible="audio" in media.branches
-            )
-            with gr.Accordion("More settings", open=False, elem_id="av-more"):
-                self.frames = gr.Slider(
-                    1,
-                    media.max_frames or 64,
-                    value=self.conversations.model.num_frames(media.frames),
-                    step=1,
-                    label="Frames",
-                    visible=media.max_frames is not None,
-                )
-                self.temperature = gr.Slider(
-                    0.0,
-                    2.0,
-                    value=generation.temperature,
-                    step=0.1,
-                    label="Temperature (0: always the same answer)",
-                )
-                self.max_new_tokens = gr.Slider(
-                    1,
-                    generation.max_new_tokens_limit,
-                    value=generation.max_new_tokens,
-                    step=1,
-                    label="Longest answer, tokens",
-                )
 
     def _build_chat(self) -> None:
         self.chat = gr.Chatbot(
@@ -87,7 +61,8 @@ class Page:
             layout="bubble",
             placeholder=_EMPTY_CHAT,
             buttons=["copy"],
-            feedback_options=None,
+            editable="user",
+            feedback_options=("Like", "Dislike") if self.conversations.votes is not None else None,
             group_consecutive_messages=False,
         )
         self.chips = _html(panels.question_chips(()), elem_id="av-questions", js=_CLICKED_CHIP)
@@ -104,47 +79,57 @@ class Page:
                 scale=8,
                 max_length=self.config.page.max_question_chars,
             )
-            self.clear = gr.Button("Clear", elem_id="av-clear", scale=0, min_width=72, size="md")
+        with gr.Row(elem_id="av-actions"):
+            self.regenerate = gr.Button("Regenerate", elem_id="av-regenerate", size="sm")
+            self.undo = gr.Button("Undo", elem_id="av-undo", size="sm")
+            self.clear = gr.Button("Clear", elem_id="av-clear", size="sm")
+        if self.conversations.votes is not None:
+            gr.HTML(_VOTES_NOTE, elem_id="av-votes-note", padding=False)
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        settings = [self.audio, self.frames, self.temperature, self.max_new_tokens]
         shown = [self.file, self.chat, self.chips, self.evidence]
         asking = [self.question, self.chat, self.file]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        for event, handler in (
-            (self.file.uploaded, self._on_upload),
-            (self.file.refused, self._on_refusal),
-            (self.file.removed, self._on_remove),
-            (self.cards.picked, self._on_pick),
+        for event, handler, given in (
+            (self.file.uploaded, self._on_upload, [self.new_media]),
+            (self.file.refused, self._on_refusal, None),
+            (self.file.removed, self._on_remove, None),
+            (self.cards.picked, self._on_pick, [self.new_media]),
         ):
-            event(handler, None, shown, concurrency_limit=4, **quiet)
+            event(handler, given, shown, concurrency_limit=4, **quiet)
         for accepted in (
             self.question.submit(self._on_question, [self.question], asking, queue=False, **quiet),
             self.chips.asked(self._on_chip, None, asking, queue=False, **quiet),
+            self.regenerate.click(self._on_regenerate, None, asking, queue=False, **quiet),
+            self.chat.edit(self._on_edit, None, asking, queue=False, **quiet),
         ):
             accepted.then(
                 self._answer,
-                settings,
+                list(self.controls.inputs().values()),
                 [self.question, self.chat, self.evidence],
                 concurrency_limit=self.config.page.max_concurrent,
                 concurrency_id="answers",
                 **quiet,
             )
         self.question.stop(self._on_stop, None, None, queue=False, **quiet)
-        self.clear.click(self._on_clear, None, [self.chat, self.evidence], queue=False, **quiet)
+        for button, handler in ((self.clear, self._on_clear), (self.undo, self._on_undo)):
+            button.click(handler, None, [self.question, self.chat, self.evidence], queue=False, **quiet)
+        if self.conversations.votes is not None:
+            self.chat.like(self._on_vote, None, None, queue=False, **quiet)
         blocks.unload(self._on_unload)
 
     # What follows is called by Gradio; `request` tells the tabs apart.
 
-    def _on_upload(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        visitor = self.conversations.visitor(request.session_hash)
-        self.conversations.load_upload(visitor, str(_field(event, "path")), str(_field(event, "name")))
+    def _on_upload(self, new_media: str, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        visitor, adds = self.conversations.visitor(request.session_hash), new_media == "add"
+        self.conversations.load_upload(visitor, str(_field(event, "path")), str(_field(event, "name")), adds=adds)
         return self._shown(visitor)
 
     def _on_refusal(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         visitor = self.conversations.visitor(request.session_hash)
         num_bytes = _field(event, "bytes")
-        self.conversations.refuse_upload(visitor, num_bytes if isinstance(num_bytes, int) else 0)
+        reason = str(_field(event, "reason"))
+        self.conversations.refuse_upload(visitor, num_bytes if isinstance(num_bytes, int) else 0, reason)
         return self._shown(visitor)
 
     def _on_remove(self, request: gr.Request) -> tuple[Any, ...]:
@@ -152,11 +137,11 @@ class Page:
         self.conversations.unload(visitor)
         return self._shown(visitor)
 
-    def _on_pick(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+    def _on_pick(self, new_media: str, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         visitor = self.conversations.visitor(request.session_hash)
         index = _field(event, "index")
         if isinstance(index, int) and 0 <= index < len(self.examples):
-            self.conversations.load_example(visitor, self.examples[index])
+            self.conversations.load_example(visitor, self.examples[index], adds=new_media == "add")
         return self._shown(visitor)
 
     def _on_question(self, question: str, request: gr.Request) -> tuple[Any, Any, Any]:
@@ -170,16 +155,23 @@ class Page:
     def _on_chip(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
         return self._on_question(str(_field(event, "question")), request)
 
-    def _answer(
-        self, audio: str, frames: int, temperature: float, max_new_tokens: int, request: gr.Request
-    ) -> Iterator[tuple[Any, Any, Any]]:
+    def _on_regenerate(self, request: gr.Request) -> tuple[Any, Any, Any]:
+        visitor = self.conversations.visitor(request.session_hash)
+        is_asked = self.conversations.regenerate(visitor)
+        return (_waiting() if is_asked else gr.skip()), _messages(visitor), gr.skip()
+
+    def _on_edit(self, event: gr.EditData, request: gr.Request) -> tuple[Any, Any, Any]:
+        visitor = self.conversations.visitor(request.session_hash)
+        index, text = _index(event.index), panels.unplain(str(event.value))
+        is_asked = self.conversations.edit(visitor, index, text)
+        return (_waiting() if is_asked else gr.skip()), _messages(visitor), gr.skip()
+
+    def _answer(self, request: gr.Request, *given: object) -> Iterator[tuple[Any, Any, Any]]:
         visitor = self.conversations.visitor(request.session_hash)
         if visitor.pending is None or visitor.pending.is_started:
             yield gr.skip(), gr.skip(), gr.skip()
             return
-        settings = Settings.checked(
-            self.config, audio=audio, frames=frames, temperature=temperature, max_new_tokens=max_new_tokens
-        )
+        settings = Settings.checked(self.config, **dict(zip(self.controls.inputs(), given, strict=True)))
         for _ in self.conversations.answer(visitor, settings):
             yield gr.skip(), _messages(visitor), gr.skip()
         yield _ready(), _messages(visitor), panels.evidence_panel(visitor.evidence)
@@ -187,10 +179,21 @@ class Page:
     def _on_stop(self, request: gr.Request) -> None:
         self.conversations.visitor(request.session_hash).stop()
 
-    def _on_clear(self, request: gr.Request) -> tuple[Any, Any]:
+    def _on_clear(self, request: gr.Request) -> tuple[Any, Any, Any]:
         visitor = self.conversations.visitor(request.session_hash)
         self.conversations.clear(visitor)
-        return _messages(visitor), panels.evidence_panel(None)
+        return _ready(), _messages(visitor), panels.evidence_panel(None)
+
+    def _on_undo(self, request: gr.Request) -> tuple[Any, Any, Any]:
+        visitor = self.conversations.visitor(request.session_hash)
+        question = self.conversations.undo(visitor)
+        # The question comes back to be changed and asked again.
+        field = _ready() if question is None else gr.update(value=question, submit_btn=True, stop_btn=False)
+        return field, _messages(visitor), panels.evidence_panel(visitor.evidence)
+
+    def _on_vote(self, event: gr.LikeData, request: gr.Request) -> None:
+        visitor = self.conversations.visitor(request.session_hash)
+        self.conversations.vote(visitor, _index(event.index), event.liked)
 
     def _on_unload(self, request: gr.Request) -> None:
         self.conversations.visitors.leave(request.session_hash)
@@ -209,7 +212,7 @@ class Page:
         # The counter makes each answer of the server a new value, which ends the "reading" state in the browser.
         turn = 0 if visitor is None else visitor.num_updates()
         panel = panels.file_panel(
-            visitor.medium if visitor else None,
+            visitor.media if visitor else (),
             max_mb=self.config.media.max_upload_mb,
             kinds=("video", "image", *audio),
         )
@@ -224,6 +227,12 @@ def _field(event: gr.EventData, name: str) -> object:
     # The page is in the visitor's hands: nothing about an event is taken for granted.
     data = event._data
     return data.get(name) if isinstance(data, dict) else None
+
+
+def _index(index: object) -> int:
+    # Gradio gives the number of the message, or a pair that begins with it.
+    first = index[0] if isinstance(index, list | tuple) and index else index
+    return first if isinstance(first, int) else -1
 
 
 def _messages(visitor: Visitor) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import Float32
 
-from avllm.demo.evidence import Evidence
+from avllm.demo.evidence import Evidence, Shown, Sound
 from avllm.demo.examples import Example
 from avllm.demo.reading import Medium
 
@@ -30,21 +30,35 @@ def header(title: str, note: str) -> str:
     )
 
 
-def file_panel(medium: Medium | None, *, max_mb: int, kinds: Sequence[str]) -> str:
-    """The place to drop a file, or the file that is loaded with a player."""
-    if medium is None:
+def file_panel(media: Sequence[Medium], *, max_mb: int, kinds: Sequence[str]) -> str:
+    """The place to drop a file, or the files that are loaded with a player for the newest."""
+    devices = "".join(
+        f'<button type="button" class="av-device" data-act="{act}">{label}</button>'
+        for act, label, kind in (("camera", "Camera", "video"), ("microphone", "Microphone", "sound"))
+        if kind in kinds
+    )
+    devices = f'<div class="av-devices">{devices}</div>'
+    if not media:
         what = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
         return (
             f'<label class="av-drop">{_file_input(max_mb)}<span class="av-drop-icon" aria-hidden="true">+</span>'
-            f"<b>Add a {what}</b><span>drop it here, or click to choose · up to {max_mb} MB</span></label>"
+            f"<b>Add a {what}</b><span>drop it here, or click to choose · up to {max_mb} MB</span></label>{devices}"
         )
+    *earlier, newest = media
+    lines = "".join(f'<div class="av-file-line av-earlier">{_name_and_facts(medium)}</div>' for medium in earlier)
     return (
-        f'<div class="av-file">{_player(medium)}<div class="av-file-line">'
+        f'<div class="av-file">{_player(newest)}<div class="av-file-line">{_name_and_facts(newest)}'
+        f'<label class="av-link">New file{_file_input(max_mb)}</label>'
+        f'<button type="button" class="av-link" data-act="remove">Remove{" all" * bool(earlier)}</button></div>'
+        f"{lines}</div>{devices}"
+    )
+
+
+def _name_and_facts(medium: Medium) -> str:
+    return (
         f'<span class="av-kind">{_ICONS[medium.kind]}</span>'
         f'<span class="av-name" title="{escape(medium.name)}">{escape(medium.name)}</span>'
         f'<span class="av-facts">{escape(medium.facts())}</span>'
-        f'<label class="av-link">Replace{_file_input(max_mb)}</label>'
-        f'<button type="button" class="av-link" data-act="remove">Remove</button></div></div>'
     )
 
 
@@ -88,25 +102,43 @@ def evidence_panel(evidence: Evidence | None) -> str:
             '<section class="av-evidence av-empty"><div class="av-label">What the model got</div><p>After an answer '
             "this shows the frames and the sound that were used, and how long each step took.</p></section>"
         )
-    streams = "".join(
-        f'<span class="av-stream" data-on="{str(is_used).lower()}">{_STREAMS[name]} · {escape(note)}</span>'
-        for name, is_used, note in evidence.streams
-    )
     timings = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{_milliseconds(seconds)}</dd></div>" for name, seconds in evidence.timings
     )
-    frames = "".join(
-        f'<figure><img alt="frame at {_seconds(time_s)}" src="{jpeg(picture)}">'
-        f"<figcaption>{_seconds(time_s)}</figcaption></figure>"
-        for time_s, picture in evidence.frames
-    )
-    strip = f'<div class="av-strip">{frames}</div>' if frames else ""
-    sound = "" if evidence.peaks is None else _waveform(evidence.peaks, evidence.sound_seconds, evidence.segments)
+    media = "".join(_shown(shown, is_named=len(evidence.media) > 1) for shown in evidence.media)
     return (
-        '<section class="av-evidence"><div class="av-evidence-head"><div class="av-label">What the model got</div>'
-        f"{streams}</div>{strip}{sound}"
+        f'<section class="av-evidence"><div class="av-label">What the model got</div>{media}'
         f'<dl class="av-timings">{timings}<div><dt>model</dt><dd>{escape(evidence.model)}</dd></div></dl></section>'
     )
+
+
+def _shown(shown: Shown, *, is_named: bool) -> str:
+    """What was taken of one file."""
+    name = f'<span class="av-name" title="{escape(shown.name)}">{escape(shown.name)}</span>' if is_named else ""
+    streams = "".join(
+        f'<span class="av-stream" data-on="{str(is_used).lower()}">{_STREAMS[kind]} · {escape(note)}</span>'
+        for kind, is_used, note in shown.streams
+    )
+    frames = _strip("av-strip", [(f"frame at {_seconds(at)}", picture, _seconds(at)) for at, picture in shown.frames])
+    sound = "" if shown.sound is None else _sound(shown.sound)
+    return f'<div class="av-evidence-head">{name}{streams}</div>{frames}{sound}'
+
+
+def _sound(sound: Sound) -> str:
+    spans = [f"{start:.1f}-{end:.1f} s" for start, end in sound.segments]
+    if len(spans) != len(sound.mels):  # all segments are in one picture
+        spans = [f"{len(spans)} segments"] * len(sound.mels)
+    mels = [(f"log-mel of {span}", picture, span) for span, picture in zip(spans, sound.mels, strict=True)]
+    return _waveform(sound.peaks, sound.seconds, sound.segments) + _strip("av-mels", mels)
+
+
+def _strip(name: str, pictures: Sequence[tuple[str, bytes, str]]) -> str:
+    """Pictures in a row: (what it is, JPEG, what is written below)."""
+    figures = "".join(
+        f'<figure><img alt="{escape(what)}" src="{jpeg(picture)}"><figcaption>{escape(below)}</figcaption></figure>'
+        for what, picture, below in pictures
+    )
+    return f'<div class="{name}">{figures}</div>' if figures else ""
 
 
 def _waveform(peaks: Float32[np.ndarray, " n"], duration_s: float, segments: Sequence[tuple[float, float]]) -> str:
@@ -137,6 +169,11 @@ def plain(text: str) -> str:
     characters to every HTML parser, and unlike `&lt;` it does not show in what is copied from the page.
     """
     return text.replace("<", "<\u2060").replace("&", "&\u2060")
+
+
+def unplain(text: str) -> str:
+    """What `plain` was given, when it comes back from the page."""
+    return text.replace("<\u2060", "<").replace("&\u2060", "&")
 
 
 def jpeg(picture: bytes | None) -> str:

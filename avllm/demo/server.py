@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from avllm.demo.examples import Example, load_examples
 from avllm.demo.model import DemoModel
 from avllm.demo.terminal import answer_example
 from avllm.demo.uploads import Uploads
+from avllm.demo.votes import Votes
 from avllm.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -56,22 +57,24 @@ def serve(
         log.warning("listening on %s: everyone who reaches this machine can use the demo", config.host)
     console = Console(highlight=False, markup=False)
 
-    with DemoModel.load(config) as demo_model:
+    models = DemoModel.load_all(config)
+    with models[config.model] as first:
         examples = load_examples(config.page.examples)
         if examples:
-            answer_example(demo_model, examples[0], console)
-        serve_page(demo_model, config, port, examples, console)
+            answer_example(first, examples[0], console)
+        serve_page(models, config, port, examples, console)
     return 0
 
 
 def serve_page(
-    demo_model: DemoModel, config: DemoConfig, port: int, examples: tuple[Example, ...], console: Console
+    models: Mapping[str, DemoModel], config: DemoConfig, port: int, examples: tuple[Example, ...], console: Console
 ) -> None:
     """Serves the page until Ctrl-C or SIGTERM; then every visitor's file is gone."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
+    votes = Votes(config.page.votes) if config.page.votes is not None else None
     uploads = Uploads(max_bytes=config.media.max_upload_mb * 2**20)
-    conversations = Conversations(demo_model, config, uploads)
+    conversations = Conversations(models, config, uploads, votes)
     # Gradio reads these when it is imported. It stores uploads where we remove them, and reports to nobody.
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -80,7 +83,9 @@ def serve_page(
         from avllm.demo.look import launch_options
         from avllm.demo.page import Page
 
-        posters = tuple(replace(example, poster=demo_model.inspect(example.path, "").poster) for example in examples)
+        posters = tuple(
+            replace(example, poster=conversations.model.inspect(example.path, "").poster) for example in examples
+        )
         blocks = Page(conversations, posters).build()
         blocks.launch(
             server_name=config.host,

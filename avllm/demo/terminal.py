@@ -4,9 +4,9 @@ import time
 
 from rich.console import Console
 
-from avllm.demo.conversation import Settings
 from avllm.demo.examples import Example
 from avllm.demo.model import DemoModel
+from avllm.demo.settings import Settings
 
 
 def answer_example(model: DemoModel, example: Example, console: Console) -> list[str]:
@@ -21,7 +21,7 @@ def answer_example(model: DemoModel, example: Example, console: Console) -> list
     settings = Settings.default(model.config)
     for number, (question, truth) in enumerate(zip(example.questions, example.answers, strict=True)):
         start = time.perf_counter()
-        answer = "".join(model.stream(session, question, settings, medium if number == 0 else None)).strip()
+        answer = "".join(model.stream(session, question, settings, [medium] if number == 0 else [])).strip()
         seconds = time.perf_counter() - start
         answers.append(answer)
         console.print(f"  question  {question}\n  answer    {answer}\n  truth     {truth}\n  seconds   {seconds:.2f}\n")

@@ -5,7 +5,6 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,26 @@ _SWEEP_SECONDS = 20.0
 
 
 @dataclass(kw_only=True, eq=False)
-class Pending:
-    """A question that is accepted and not yet answered; `stop` ends its answer at the next token."""
+class Asked:
+    """A question of the conversation; `stop` ends its answer at the next token.
+
+    Args:
+        question: as it is shown.
+        first_message: where it stands among the visitor's messages.
+        media: files that the model was given with it.
+        model: who answered.
+        kept: what the session held before it; None as long as the session has not been touched.
+        is_answered: whether the session holds it, with a whole or a stopped answer.
+    """
 
     question: str
+    first_message: int
     stop: threading.Event = field(default_factory=threading.Event)
     is_started: bool = False
+    media: tuple[Medium, ...] = ()
+    model: str = ""
+    kept: list[Any] | None = None
+    is_answered: bool = False
 
 
 @dataclass(kw_only=True, eq=False)
@@ -33,29 +46,37 @@ class Visitor:
     """One browser tab.
 
     Args:
-        session: the model's side of the conversation (`avllm.chat.Session`).
         folder: holds this visitor's files and nothing else.
-        medium: the file that is loaded.
-        questions: offered as buttons for it.
-        in_context: the medium and the settings under which the session has already read it; None before it has.
+        session: the model's side of the conversation (`avllm.chat.Session`); None before it has begun.
+        media: the files of the conversation, the newest last.
+        fresh: those of them that the session has not been given yet.
+        questions: offered as buttons for the newest.
+        context: the settings under which the session has read its media; None when it must read all of them anew.
         evidence: what the model got for the last answer.
         messages: the conversation as the page shows it.
-        pending: the question that is being answered.
+        asked: its questions.
+        pending: the one that is being answered.
     """
 
-    session: Any
     folder: Path
-    medium: Medium | None = None
+    session: Any = None
+    media: list[Medium] = field(default_factory=list)
+    fresh: list[Medium] = field(default_factory=list)
     questions: tuple[str, ...] = ()
-    in_context: object = None
+    context: object = None
     evidence: Evidence | None = None
     messages: list[dict[str, Any]] = field(default_factory=list)
-    pending: Pending | None = None
-    num_turns: int = 0
+    asked: list[Asked] = field(default_factory=list)
+    pending: Asked | None = None
     num_files: int = 0
     last_seen: float = field(default_factory=time.monotonic)
     closed_at: float | None = None
     _updates: int = 0
+
+    @property
+    def medium(self) -> Medium | None:
+        """The newest file."""
+        return self.media[-1] if self.media else None
 
     def num_updates(self) -> int:
         """Counts how often the page was drawn anew."""
@@ -73,14 +94,9 @@ class Visitor:
 
 
 class Visitors:
-    """All open tabs, by the key that Gradio gives each. A thread closes those that left or went idle.
+    """All open tabs, by the key that Gradio gives each. A thread closes those that left or went idle."""
 
-    Args:
-        new_session: makes the model's side of a conversation.
-    """
-
-    def __init__(self, new_session: Callable[[], Any], uploads: Uploads, config: PageConfig) -> None:
-        self._new_session = new_session
+    def __init__(self, uploads: Uploads, config: PageConfig) -> None:
         self._uploads = uploads
         self._config = config
         self._visitors: dict[str, Visitor] = {}
@@ -92,7 +108,7 @@ class Visitors:
         with self._lock:
             visitor = self._visitors.get(key or "")
             if visitor is None:
-                visitor = Visitor(session=self._new_session(), folder=self._uploads.folder(secrets.token_urlsafe(16)))
+                visitor = Visitor(folder=self._uploads.folder(secrets.token_urlsafe(16)))
                 self._visitors[key or ""] = visitor
             visitor.last_seen, visitor.closed_at = time.monotonic(), None
             crowd = sorted(self._visitors, key=lambda k: self._visitors[k].last_seen)[: -self._config.max_visitors]

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from avllm.config import find_file, load
 from avllm.demo.config import DemoConfig
-from avllm.demo.evidence import Evidence
+from avllm.demo.evidence import Evidence, Shown, Sound, mel_pictures
 from avllm.demo.examples import load_examples
 from avllm.demo.reading import Medium, fit, loudness, to_jpeg
 from avllm.demo.server import serve_page
@@ -35,8 +35,10 @@ class FakeModel:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def new_session(self) -> SimpleNamespace:
-        return SimpleNamespace(seen=[], num=0)
+    name = "fake"
+
+    def new_session(self) -> "FakeSession":
+        return FakeSession()
 
     def num_frames(self, asked: int | None) -> int:
         return asked or 8
@@ -63,18 +65,32 @@ class FakeModel:
             poster=to_jpeg(frame),
         )
 
-    def stream(self, session, question, settings, medium) -> Generator[str, None, None]:
-        if medium is not None:
-            session.seen, session.num = [medium.name], 0
-        session.num += 1
-        session.settings = settings
-        for word in f"{session.seen[0]}, question {session.num}: {question} <b>bold</b> **stars**".split(" "):
-            time.sleep(self.pause_s * (6 if "slowly" in question else 1))
-            yield word + " "
+    def stream(self, session, question, settings, media, stop=None) -> Generator[str, None, None]:
+        given = [*session.seen(), *(medium.name for medium in media)]
+        number = len(session.exchanges) + 1
+        session.settings, session.system = settings, settings.system
+        words = f"{' and '.join(given)}, question {number}: {question} <b>bold</b> **stars**".split(" ")
+        if settings.temperature > 0 and settings.seed is not None:
+            words += [f"seed {settings.seed}"]
+        words += [
+            f"{name} {getattr(settings, name)}" for name in ("num_beams", "top_p", "system") if "settings" in question
+        ]
+        try:
+            for word in words:
+                time.sleep(self.pause_s * (6 if "slowly" in question else 1))
+                yield word + " "
+        finally:
+            session.exchanges = [*session.exchanges, SimpleNamespace(media=[medium.name for medium in media])]
 
-    def evidence(self, session, medium, settings) -> Evidence:
+    def evidence(self, session, media, settings) -> Evidence:
+        timings = [("decode", 0.02), ("encode", 0.04), ("first token", 0.1), ("generate", 0.3), ("total", 0.5)]
+        return Evidence(
+            media=[self._shown(medium, settings) for medium in media], timings=timings, model=settings.model
+        )
+
+    def _shown(self, medium, settings) -> Shown:
         frames = []
-        if medium.kind != "audio":
+        if medium.kind != "audio" and settings.streams != "only":
             with av.open(str(medium.path)) as container:
                 decoded = list(container.decode(video=0))
             for index in np.linspace(0, len(decoded) - 1, 8).astype(int) if len(decoded) > 1 else [0]:
@@ -83,28 +99,38 @@ class FakeModel:
                 frames.append(
                     (float(frame.time or 0), to_jpeg(frame.to_ndarray(format="rgb24", width=width, height=height)))
                 )
-        heard = medium.has_audio and settings.audio != "off"
-        peaks = loudness(np.abs(np.random.default_rng(0).normal(size=(1, 16000)).astype(np.float32)), 150)
-        return Evidence(
-            streams=[
-                ("video", bool(frames), f"{len(frames)} frames"),
-                ("audio", heard, "4 segments of 2 s" if heard else "switched off"),
-            ],
-            frames=frames,
-            peaks=peaks if heard else None,
-            sound_seconds=medium.duration_s,
-            segments=[(0.0, 1.0), (2.0, 3.0)],
-            timings=[("decode", 0.02), ("encode", 0.04), ("first token", 0.1), ("generate", 0.3), ("total", 0.5)],
-            model="fake",
-        )
+        noise, sound = np.random.default_rng(0), None
+        if medium.has_audio and settings.streams != "off":
+            peaks = loudness(np.abs(noise.normal(size=(1, 16000)).astype(np.float32)), 150)
+            mels = [to_jpeg(picture) for picture in mel_pictures(noise.normal(size=(2, 1, 32, 48)))]
+            sound = Sound(peaks=peaks, seconds=medium.duration_s, segments=[(0.0, 1.0), (1.0, 2.0)], mels=mels)
+        streams = [
+            ("video", bool(frames), f"{len(frames)} frames" if frames else "switched off"),
+            ("audio", sound is not None, "2 segments of 1 s" if sound else "switched off"),
+        ]
+        return Shown(name=medium.name, streams=streams, frames=frames, sound=sound)
+
+
+class FakeSession:
+    """Remembers which files came with which question."""
+
+    def __init__(self) -> None:
+        self.exchanges: list[SimpleNamespace] = []
+        self.system: str | None = None
+
+    def seen(self) -> list[str]:
+        return [name for exchange in self.exchanges for name in exchange.media]
+
+    def undo(self) -> None:
+        self.exchanges.pop()
 
 
 def main() -> None:
     """`python -m tests.demo.fake PORT EXAMPLES [A.B=C ...]` serves the page over a `FakeModel`."""
     port, examples, *overrides = sys.argv[1:]
     config = load(DemoConfig, find_file("eval_configs", "nano_withaudio"), [f"page.examples={examples}", *overrides])
-    model = FakeModel(config, pause_s=0.05)
-    serve_page(model, config, int(port), load_examples(examples), Console())  # type: ignore[arg-type]
+    models = {name: FakeModel(config, pause_s=0.05) for name in (config.model, *config.models)}
+    serve_page(models, config, int(port), load_examples(examples), Console())  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from avllm.demo.conversation import Conversations, Settings
+from avllm.demo.conversation import Conversations
+from avllm.demo.settings import Settings
 from avllm.demo.uploads import Uploads
+from avllm.demo.votes import Votes
 from avllm.errors import MediaError
 from tests.demo.fake import FakeModel
 
@@ -11,27 +15,28 @@ from tests.demo.fake import FakeModel
 @pytest.fixture
 def conversations(config):
     uploads = Uploads(max_bytes=2**20)
-    yield Conversations(FakeModel(config), config, uploads)
+    config = replace(config, models=("other",))
+    yield Conversations({name: FakeModel(config) for name in ("nano", "other")}, config, uploads)
     uploads.remove()
 
 
-def send(conversations, visitor, path, name=None) -> None:
+def send(conversations, visitor, path, name=None, *, adds=False) -> None:
     folder = conversations.uploads.root / ("a" * 64)
     folder.mkdir(exist_ok=True)
     stored = folder / path.name
     stored.write_bytes(path.read_bytes())
-    conversations.load_upload(visitor, str(stored), name or path.name)
+    conversations.load_upload(visitor, str(stored), name or path.name, adds=adds)
 
 
 def ask(conversations, visitor, question, **settings) -> str:
     assert conversations.accept(visitor, question)
-    for _ in conversations.answer(visitor, Settings.checked(conversations.config, **forged(**settings))):
+    return finish(conversations, visitor, **settings)
+
+
+def finish(conversations, visitor, **settings) -> str:
+    for _ in conversations.answer(visitor, Settings.checked(conversations.config, **settings)):
         pass
     return visitor.messages[-1]["content"]
-
-
-def forged(audio="auto", frames=None, temperature=0.0, max_new_tokens=10) -> dict:
-    return {"audio": audio, "frames": frames, "temperature": temperature, "max_new_tokens": max_new_tokens}
 
 
 def test_turns_follow_each_other_in_one_session(conversations, files):
@@ -81,14 +86,14 @@ def test_other_settings_read_the_file_again(conversations, files, monkeypatch):
     monkeypatch.setattr(
         conversations.model,
         "stream",
-        lambda s, q, settings, medium: given.append(medium) or stream(s, q, settings, medium),
+        lambda s, q, settings, media, stop: given.append(len(media)) or stream(s, q, settings, media, stop),
     )
     visitor = conversations.visitor("one")
     send(conversations, visitor, files["clip"])
-    for audio in ("auto", "auto", "off", "off"):
-        ask(conversations, visitor, "What?", audio=audio)
+    for streams in ("auto", "auto", "off", "off"):
+        ask(conversations, visitor, "What?", streams=streams)
 
-    assert [medium is not None for medium in given] == [True, False, True, False]
+    assert given == [1, 0, 1, 0]
 
 
 def test_stop_keeps_what_was_written_and_the_next_question_works(conversations, files):
@@ -102,7 +107,7 @@ def test_stop_keeps_what_was_written_and_the_next_question_works(conversations, 
     assert list(steps) == []
 
     assert visitor.messages[-1]["content"] == "clip.mp4, question ⏹ stopped"
-    assert ask(conversations, visitor, "And?").startswith("clip.mp4, question 1: And?")
+    assert ask(conversations, visitor, "And?").startswith("clip.mp4, question 2: And?")
 
 
 def test_a_second_question_waits_for_the_first(conversations, files):
@@ -186,18 +191,141 @@ def test_turns_and_questions_are_bounded(conversations, files):
     ask(conversations, visitor, "x" * 10_000)
     assert len(visitor.messages[0]["content"]) == conversations.config.page.max_question_chars
 
-    visitor.num_turns = conversations.config.page.max_turns
+    visitor.asked *= conversations.config.page.max_turns
     assert not conversations.accept(visitor, "one more")
     assert "Clear starts a new one" in visitor.messages[-1]["content"]
 
 
-def test_forged_settings_are_brought_into_range(config):
-    wild = {"audio": ["off"], "frames": 10**9, "temperature": float("nan"), "max_new_tokens": "many"}
+def test_a_file_that_joins_the_chat_is_given_with_the_next_question(conversations, files):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    ask(conversations, visitor, "What?")
+    send(conversations, visitor, files["picture"], adds=True)
 
-    settings = Settings.checked(config, **wild)
+    assert visitor.messages[-1] == {"role": "user", "content": "+ picture.png"}
+    assert ask(conversations, visitor, "Both?").startswith("clip.mp4 and picture.png, question 2: Both?")
+    assert [shown.name for shown in visitor.evidence.media] == ["clip.mp4", "picture.png"]
+    conversations.unload(visitor)
+    assert not list(visitor.folder.iterdir())
 
-    assert settings == Settings.default(config)
-    assert Settings.checked(config, **forged(max_new_tokens=10**9)).max_new_tokens == 96
+
+def test_a_chat_holds_so_many_files_and_no_more(conversations, files):
+    visitor = conversations.visitor("one")
+    for _ in range(conversations.config.page.max_media + 1):
+        send(conversations, visitor, files["picture"], adds=True)
+
+    assert len(visitor.media) == conversations.config.page.max_media
+    assert "8 files, which is the most" in visitor.messages[-1]["content"]
+
+
+def test_undo_takes_back_the_question_and_its_file(conversations, files):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    ask(conversations, visitor, "First?")
+    send(conversations, visitor, files["picture"], adds=True)
+    ask(conversations, visitor, "Second?")
+
+    assert conversations.undo(visitor) == "Second?"
+    assert visitor.evidence is None
+    assert ask(conversations, visitor, "Again?").startswith("clip.mp4 and picture.png, question 2: Again?")
+    assert conversations.undo(visitor) == "Again?"
+    assert conversations.undo(visitor) == "First?"
+    assert conversations.undo(visitor) is None
+    assert visitor.messages == []
+    assert ask(conversations, visitor, "New?").startswith("clip.mp4 and picture.png, question 1: New?")
+
+
+def test_regenerate_asks_the_last_question_again_with_the_settings_of_now(conversations, files):
+    visitor = conversations.visitor("one")
+    assert not conversations.regenerate(visitor)
+    send(conversations, visitor, files["clip"])
+    ask(conversations, visitor, "First?")
+    ask(conversations, visitor, "Second?")
+
+    assert conversations.regenerate(visitor)
+    answer = finish(conversations, visitor, temperature=0.9, seed=7)
+
+    assert answer.startswith("clip.mp4, question 2: Second?")
+    assert answer.endswith("seed 7")
+    assert len(visitor.messages) == 4
+
+
+def test_a_stopped_or_failed_answer_can_be_made_again(conversations, files, monkeypatch):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    conversations.accept(visitor, "Stopped?")
+    steps = conversations.answer(visitor, Settings.default(conversations.config))
+    next(steps)
+    next(steps)
+    visitor.stop()
+    list(steps)
+    assert conversations.regenerate(visitor)
+    with monkeypatch.context() as patch:
+        patch.setattr(conversations.model, "stream", failing)
+        assert finish(conversations, visitor).startswith("⚠")
+
+    assert conversations.regenerate(visitor)
+    assert finish(conversations, visitor).startswith("clip.mp4, question 1: Stopped?")
+    assert len(visitor.messages) == 2
+
+
+def failing(*args):
+    raise MediaError("it is broken")
+    yield
+
+
+def test_an_edit_forgets_what_came_after_it(conversations, files):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    for question in ("First?", "Second?", "Third?"):
+        ask(conversations, visitor, question)
+
+    for message, text in ((1, "of an answer"), (99, "nowhere"), (-1, "nowhere"), (2, "  ")):
+        assert not conversations.edit(visitor, message, text)
+    assert conversations.edit(visitor, 2, "Changed?")
+    assert finish(conversations, visitor).startswith("clip.mp4, question 2: Changed?")
+    assert [message["content"] for message in visitor.messages if message["role"] == "user"] == ["First?", "Changed?"]
+
+
+def test_an_answer_cut_off_by_undo_leaves_the_earlier_ones(conversations, files):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    ask(conversations, visitor, "First?")
+    conversations.accept(visitor, "Second?")
+    steps = conversations.answer(visitor, Settings.default(conversations.config))
+    next(steps)
+    next(steps)
+    conversations.undo(visitor)
+    list(steps)
+
+    assert ask(conversations, visitor, "Third?").startswith("clip.mp4, question 2: Third?")
+    assert len(visitor.messages) == 4
+
+
+def test_another_model_reads_all_files_again(conversations, files):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    ask(conversations, visitor, "What?")
+    send(conversations, visitor, files["picture"], adds=True)
+
+    assert ask(conversations, visitor, "And you?", model="other").startswith("clip.mp4 and picture.png, question 1")
+    assert visitor.evidence.model == "other"
+
+
+def test_votes_are_written_without_file_names_or_not_at_all(conversations, files, tmp_path):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"], name="private name.mp4")
+    answer = ask(conversations, visitor, "What?")
+    conversations.vote(visitor, 1, True)
+
+    conversations.votes = Votes(tmp_path / "votes.jsonl")
+    for message, liked in ((1, True), (1, False), (1, "wild"), (0, True), (7, True), (-1, True)):
+        conversations.vote(visitor, message, liked)
+
+    written = [json.loads(line) for line in (tmp_path / "votes.jsonl").read_text().splitlines()]
+    assert [vote["vote"] for vote in written] == ["up", "down", "none"]
+    assert (written[0]["question"], written[0]["answer"], written[0]["model"]) == ("What?", answer, "fake")
+    assert set(written[0]) == {"time", "vote", "model", "question", "answer"}
 
 
 def test_examples_bring_their_questions(conversations, files):

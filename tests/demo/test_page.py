@@ -11,7 +11,7 @@ from tests.demo.fake import FakeModel
 @pytest.fixture
 def page(config):
     uploads = Uploads(max_bytes=2**20)
-    page = Page(Conversations(FakeModel(config), config, uploads), ())
+    page = Page(Conversations({config.model: FakeModel(config)}, config, uploads), ())
     page.build()
     yield page
     uploads.remove()
@@ -37,9 +37,9 @@ def test_forged_events_change_nothing(page):
     request = SimpleNamespace(session_hash="one")
     for data in (None, {}, {"index": -1}, {"index": 99}, {"index": "0"}, {"path": None, "name": None}, "text"):
         event = SimpleNamespace(_data=data)
-        page._on_pick(event, request)
+        page._on_pick("reset", event, request)
         page._on_refusal(event, request)
-        page._on_upload(event, request)
+        page._on_upload("reset", event, request)
 
     assert page.conversations.visitor("one").medium is None
 
@@ -49,9 +49,9 @@ def test_without_an_audio_branch_the_sound_switch_is_gone(config):
 
     config = replace(config, media=replace(config.media, branches=("video",), audio="off"))
     uploads = Uploads(max_bytes=2**20)
-    page = Page(Conversations(FakeModel(config), config, uploads), ())
+    page = Page(Conversations({config.model: FakeModel(config)}, config, uploads), ())
     page.build()
     uploads.remove()
 
-    assert page.audio.visible is False
+    assert page.controls.streams.visible is False
     assert "sound" not in page._file_panel(None)

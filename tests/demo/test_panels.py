@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from avllm.demo import panels
-from avllm.demo.evidence import Evidence
+from avllm.demo.evidence import Evidence, Shown, Sound, mel_pictures
 from avllm.demo.examples import Example
 from avllm.demo.reading import Medium, fit, loudness, to_jpeg
 
@@ -19,20 +19,14 @@ def medium(kind, **fields) -> Medium:
     "html",
     [
         panels.header(NASTY, NASTY),
-        panels.file_panel(medium("video"), max_mb=64, kinds=("video", "image")),
-        panels.file_panel(medium("audio"), max_mb=64, kinds=("video", "image")),
-        panels.file_panel(medium("image", poster=b"x"), max_mb=64, kinds=("video", "image")),
+        panels.file_panel([medium("video")], max_mb=64, kinds=("video", "image")),
+        panels.file_panel([medium("image"), medium("audio")], max_mb=64, kinds=("video", "image")),
+        panels.file_panel([medium("image", poster=b"x")], max_mb=64, kinds=("video", "image")),
         panels.example_cards([Example(path=Path("x.mp4"), title=NASTY, questions=(), answers=())]),
         panels.question_chips([NASTY]),
         panels.evidence_panel(
             Evidence(
-                streams=[("video", True, NASTY)],
-                frames=[],
-                peaks=None,
-                sound_seconds=0.0,
-                segments=[],
-                timings=[(NASTY, 0.1)],
-                model=NASTY,
+                media=[Shown(name=NASTY, streams=[("video", True, NASTY)])] * 2, timings=[(NASTY, 0.1)], model=NASTY
             )
         ),
     ],
@@ -43,7 +37,7 @@ def test_nothing_from_outside_becomes_html(html):
 
 
 def test_paths_are_quoted_in_addresses():
-    html = panels.file_panel(medium("video"), max_mb=64, kinds=("video", "image"))
+    html = panels.file_panel([medium("video")], max_mb=64, kinds=("video", "image"))
 
     assert 'src="gradio_api/file=/tmp/a%20b/1.mp4"' in html
 
@@ -58,12 +52,16 @@ def test_plain_text_opens_no_tag_and_no_entity():
 
 def test_evidence_shows_frames_times_sound_and_timings():
     frame = to_jpeg(np.zeros((8, 8, 3), np.uint8))
+    sound = Sound(peaks=np.ones(10, np.float32), seconds=62.0, segments=[(0.0, 31.0), (31.0, 62.0)], mels=[frame] * 2)
     evidence = Evidence(
-        streams=[("video", True, "2 frames"), ("audio", False, "switched off")],
-        frames=[(0.0, frame), (61.5, frame)],
-        peaks=np.ones(10, np.float32),
-        sound_seconds=62.0,
-        segments=[(0.0, 31.0)],
+        media=[
+            Shown(
+                name="clip.mp4",
+                streams=[("video", True, "2 frames"), ("audio", False, "switched off")],
+                frames=[(0.0, frame), (61.5, frame)],
+                sound=sound,
+            )
+        ],
         timings=[("decode", 0.0211), ("total", 12.34)],
         model="nano",
     )
@@ -72,8 +70,33 @@ def test_evidence_shows_frames_times_sound_and_timings():
 
     for expected in ("picture · 2 frames", "sound · switched off", "0.00 s", "61.50 s", "21 ms", "12.3 s", "nano"):
         assert expected in html
-    assert html.count("<figure>") == 2
+    assert html.count("<figure>") == 4
+    assert "log-mel of 31.0-62.0 s" in html
     assert 'width="300.0"' in html  # the segment is half of the sound
+
+
+def test_text_comes_back_from_the_page_as_it_was():
+    assert panels.unplain(panels.plain("a < b & c")) == "a < b & c"
+
+
+def test_log_mel_is_drawn_with_low_tones_at_the_bottom_and_one_scale():
+    segments = np.zeros((2, 1, 4, 6), np.float32)
+    segments[1, 0, 0] = 1.0  # the lowest bin of the second segment
+
+    pictures = mel_pictures(segments)
+
+    assert pictures.shape == (2, 4, 6, 3)
+    assert pictures[1, -1].min() > pictures[1, 0].max()
+    assert (pictures[0] == pictures[1, 0, 0]).all()
+
+
+def test_several_files_are_named_in_what_the_model_got():
+    shown = [Shown(name=name, streams=[("video", True, "1 frame")]) for name in ("one.mp4", "two.png")]
+
+    html = panels.evidence_panel(Evidence(media=shown, timings=[], model="nano"))
+
+    assert "one.mp4" in html
+    assert "two.png" in html
 
 
 def test_pictures_fit_and_are_not_enlarged():

@@ -7,6 +7,7 @@ from rich.console import Console
 from avllm.demo import serve
 from avllm.demo.look import _is_refused
 from avllm.demo.server import FIRST_PORT, free_port
+from avllm.demo.votes import Votes
 from avllm.errors import CheckpointError, ConfigError
 
 
@@ -39,10 +40,15 @@ def test_a_host_that_is_none_is_named():
 
 
 def test_an_unknown_yaml_or_model_is_an_error_before_anything_starts():
-    with pytest.raises(ConfigError, match="eval_configs/ holds: nano_only_vl, nano_withaudio"):
+    with pytest.raises(ConfigError, match=r"eval_configs/ holds: .*nano_only_vl, nano_withaudio, video_llama_only_vl"):
         serve("nowhere")
     with pytest.raises(CheckpointError, match="model /no/such/folder"):
         serve("nano_withaudio", model="/no/such/folder")
+
+
+def test_votes_need_a_file_that_can_be_written(tmp_path):
+    with pytest.raises(ConfigError, match=r"page.votes: .* cannot be written"):
+        Votes(tmp_path / "nowhere" / "votes.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from avllm.demo.config import PageConfig
 from avllm.demo.uploads import Uploads
-from avllm.demo.visitors import Pending, Visitors
+from avllm.demo.visitors import Asked, Visitors
 
 
 @pytest.fixture
@@ -16,7 +15,7 @@ def uploads():
 
 
 def visitors(uploads, **changes) -> Visitors:
-    return Visitors(SimpleNamespace, uploads, PageConfig(**changes))
+    return Visitors(uploads, PageConfig(**changes))
 
 
 def test_each_tab_has_a_session_and_a_folder_of_its_own(uploads):
@@ -25,7 +24,7 @@ def test_each_tab_has_a_session_and_a_folder_of_its_own(uploads):
     one, two = tabs.get("one"), tabs.get("two")
 
     assert tabs.get("one") is one
-    assert one.session is not two.session
+    assert one is not two
     assert one.folder != two.folder
 
 
@@ -33,7 +32,7 @@ def test_files_of_a_closed_tab_are_removed_after_a_while(uploads):
     tabs = visitors(uploads, keep_closed_seconds=0.01)
     one, two = tabs.get("one"), tabs.get("two")
     (one.folder / "1.mp4").write_bytes(b"x")
-    one.pending = Pending(question="?")
+    one.pending = Asked(question="?", first_message=0)
 
     tabs.leave("one")
     assert one.pending.stop.is_set()
@@ -76,7 +75,7 @@ def test_above_the_limit_the_one_idle_longest_goes(uploads):
 def test_closing_removes_all_files_and_stops_all_answers(uploads):
     tabs = visitors(uploads)
     one = tabs.get("one")
-    one.pending = Pending(question="?")
+    one.pending = Asked(question="?", first_message=0)
     tabs.close()
 
     assert one.pending.stop.is_set()

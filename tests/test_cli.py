@@ -1,0 +1,111 @@
+"""The command line as people use it: real processes, real files, real kills."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "avllm" / "nano" / "examples"
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+AVLLM = [sys.executable, "-m", "avllm"]
+
+
+def avllm(*args, text=None):
+    return subprocess.run([*AVLLM, *map(str, args)], input=text, capture_output=True, text=True, env=ENV, check=False)
+
+
+def read(path):
+    return {row["id"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    rows = []
+    for number in range(12):
+        clip = shutil.copy(EXAMPLES / "rocket.mp4", folder / f"{number}.mp4")
+        Path(clip).open("ab").write(bytes(number))  # other contents, so that nothing is remembered
+        rows += [{"id": f"{number}{letter}", "video": f"{number}.mp4", "question": q} for letter, q in QUESTIONS.items()]
+    rows.append({"id": "broken", "video": "none.mp4", "question": "What?"})
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+QUESTIONS = {"a": "What do you see?", "b": "What do you hear?"}
+
+
+def test_a_killed_run_goes_on_to_the_same_rows(questions):
+    source, whole, out = questions / "in.jsonl", questions / "whole.jsonl", questions / "out.jsonl"
+    options = ("--media-root", questions, "--batch", "2")
+    done = avllm("run", source, whole, *options)
+    assert done.returncode == 0, done.stderr
+    assert "25 rows" in done.stdout
+    assert "1 errors" in done.stdout
+
+    for rows_before in (3, 11):
+        out.unlink(missing_ok=True)
+        running = subprocess.Popen([*AVLLM, "run", str(source), str(out), *map(str, options)], env=ENV)
+        while not out.exists() or out.read_bytes().count(b"\n") < rows_before:
+            assert running.poll() is None or out.read_bytes().count(b"\n") == 25
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        assert avllm("run", source, out, *options).returncode == 1  # --resume is asked for
+        again = avllm("run", source, out, *options, "--resume")
+        assert again.returncode == 0, again.stderr
+        assert len(out.read_text(encoding="utf-8").splitlines()) == 25
+        assert {k: r.get("answer") for k, r in read(out).items()} == {k: r.get("answer") for k, r in read(whole).items()}
+
+
+def test_ctrl_c_ends_a_run_with_a_line_that_tells_how_to_go_on(questions):
+    out = questions / "stopped.jsonl"
+    running = subprocess.Popen(
+        [*AVLLM, "run", str(questions / "in.jsonl"), str(out), "--media-root", str(questions)],
+        env=ENV,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not out.exists():
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    error = running.communicate()[1]
+    assert running.returncode == 130
+    assert "--resume" in error
+    assert "Traceback" not in error
+
+
+def test_a_chat_from_a_pipe(tmp_path):
+    lines = "What do you see?\n/smell\n/save " + str(tmp_path / "talk.json") + "\n/quit\nnever asked\n"
+    done = avllm("chat", EXAMPLES / "rocket.mp4", text=lines)
+    assert done.returncode == 0, done.stderr
+    assert "rocket" in done.stdout
+    assert "unknown command /smell" in done.stderr
+    talk = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))
+    assert [turn["question"] for turn in talk["turns"]] == ["What do you see?"]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "line"),
+    [
+        (("plan", "nano", "--json"), 0, ""),
+        (("plan", "nothing"), 1, "no such YAML"),
+        (("plan", "nano", "--quantization", "nf4", "--train", "all"), 1, "cannot be trained"),
+        (("merge", "nano", "--out", "x"), 1, "whole model already"),
+        (("chat", "none.mp4"), 1, "none.mp4"),
+        (("run", "none.jsonl", "x.jsonl"), 1, "cannot be read"),
+        (("run", "none.jsonl"), 2, "usage"),
+        (("ask", "none.mp4", "What?"), 1, "none.mp4"),
+    ],
+)
+def test_bad_input_gives_one_line_and_a_code(args, code, line, tmp_path):
+    done = subprocess.run([*AVLLM, *args], capture_output=True, text=True, env=ENV, cwd=tmp_path, check=False)
+    assert done.returncode == code, done.stderr
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+    assert code != 1 or done.stderr.count("\n") == 1

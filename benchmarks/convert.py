@@ -20,8 +20,9 @@ from torch import Tensor
 
 from avllm.config import PACKAGE
 from benchmarks.ask import command
-from benchmarks.common import Figure, arguments, machine, median, report
+from benchmarks.common import Figure, arguments, in_child, machine, median, report
 
+FORMS = ("one_bin", "safetensors_shards", "legacy_bin", "mixtral")
 WIDTH, MLP, VOCABULARY = 2048, 8192, 32000
 TOWER = {
     **{"model_type": "clip_vision_model", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3},
@@ -33,12 +34,18 @@ def main() -> None:
     parser = arguments("Memory and speed of `avllm convert`.")
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of each checkpoint (default: 2)")
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
+    parser.add_argument("--write", nargs=2, metavar=("DIR", "FORM"), help="only write one checkpoint")
+    parser.add_argument("--forms", nargs="*", default=FORMS, help=f"which (default: {' '.join(FORMS)})")
     args = parser.parse_args()
+    if args.write:
+        print(write_checkpoint(Path(args.write[0]), args.write[1], args.gigabytes))
+        return
     figures: dict[str, Figure] = {}
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        for form in ("one_bin", "safetensors_shards", "legacy_bin", "mixtral"):
+        for form in args.forms:
             folder = Path(name) / form
-            shard = write_checkpoint(folder, form, args.gigabytes)
+            # In a process of its own, as Linux counts what a parent holds among its child's peak.
+            shard = in_child("benchmarks.convert", "--write", str(folder), form, "--gigabytes", str(args.gigabytes))
             runs = [run(folder, Path(name) / "out") for _ in range(args.rounds)]
             goal = 1.2 * shard / 2**20 + 500
             size = sum(file.stat().st_size for file in folder.iterdir())

@@ -2,6 +2,7 @@
 
 from avllm.data.collate import Collate, Sample
 from avllm.data.context import Context
+from avllm.data.conversations import Conversations
 from avllm.data.image_captions import ImageCaptions
 from avllm.data.llava_instruct import LlavaInstruct
 from avllm.data.media_captions import MediaCaptions
@@ -12,6 +13,7 @@ from avllm.data.videochat_instruct import VideoChatInstruct
 from avllm.data.webvid import WebVid
 
 DATASETS = {
+    "conversations": Conversations.Config,
     "image_captions": ImageCaptions.Config,
     "llava_instruct": LlavaInstruct.Config,
     "media_captions": MediaCaptions.Config,
@@ -23,6 +25,7 @@ __all__ = [
     "DATASETS",
     "Collate",
     "Context",
+    "Conversations",
     "ImageCaptions",
     "LlavaInstruct",
     "MediaCaptions",

@@ -7,6 +7,8 @@ from typing import Any
 
 from avllm.errors import DataError
 
+Entry = tuple[Any, str]  # plain data, and the file and line or index that name it
+
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file.
@@ -22,6 +24,32 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}:{error.lineno}: no valid JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: no UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Reads the entries of a JSON list, or of a `.jsonl` with one on each line.
+
+    Returns:
+        Each entry with its name in errors: `file[index]`, or `file:line` of a JSONL.
+
+    Raises:
+        DataError: the file is missing, no JSON, or without entries; the line is named.
+    """
+    if path.suffix != ".jsonl":
+        return [(item, f"{path}[{index}]") for index, item in enumerate(entries(read_json(path), str(path)))]
+    rows: list[Entry] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    rows.append((json.loads(line), f"{path}:{number}"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected an annotation file") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{number}: no valid JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: no UTF-8 text: {error.reason} at byte {error.start}") from error
+    return entries(rows, str(path))
 
 
 def entries(data: Any, where: str) -> list[Any]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avllm.data.annotations import entries, member, read_json, text
+from avllm.data.annotated import Annotated
+from avllm.data.annotations import entries, member, text
 from avllm.data.records import Medium, Record, Turn, media_path
 from avllm.errors import DataError
 
@@ -12,7 +13,7 @@ PLACE = "<image>"
 ROLES = {"human": "user", "gpt": "assistant"}
 
 
-class LlavaInstruct:
+class LlavaInstruct(Annotated):
     """Conversations about one image each, or about none.
 
     Layout: a list of `{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}`; the place of the
@@ -47,17 +48,11 @@ class LlavaInstruct:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.path = Path(config.annotations)
-        self._entries = entries(read_json(self.path), str(self.path))
-        for index in range(len(self)):
-            self.record(index, 0)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        super().__init__(config.annotations)
 
     def record(self, index: int, seed: int) -> Record:
         """The conversation; its image stands before the first question, as published."""
-        entry, where = self._entries[index], f"{self.path}[{index}]"
+        entry, where = self.entry(index)
         spoken = entries(member(entry, "conversations", where), f"{where}.conversations")
         turns = [self._turn(item, f"{where}.conversations[{i}]") for i, item in enumerate(spoken)]
         places = [turn.text.count(PLACE) for turn in turns]

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avllm.data.annotations import entries, member, read_json, text
+from avllm.data.annotated import Annotated
+from avllm.data.annotations import entries, member, text
 from avllm.data.records import Medium, Record, Turn, media_path
 from avllm.errors import DataError
 
 
-class VideoChatInstruct:
+class VideoChatInstruct(Annotated):
     """Questions and answers about one video or image each.
 
     Layout: a list of `{"video", "QA": [{"q", "a"}]}` or of the same with `"image"`; the video is `<videos>/<video>`.
@@ -49,17 +50,11 @@ class VideoChatInstruct:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.path = Path(config.annotations)
-        self._entries = entries(read_json(self.path), str(self.path))
-        for index in range(len(self)):
-            self.record(index, 0)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        super().__init__(config.annotations)
 
     def record(self, index: int, seed: int) -> Record:
         """The medium before the first question, then all questions and answers in turn."""
-        entry, where = self._entries[index], f"{self.path}[{index}]"
+        entry, where = self.entry(index)
         media = (self._medium(entry, where),)
         turns: list[Turn] = []
         for i, pair in enumerate(entries(member(entry, "QA", where), f"{where}.QA")):

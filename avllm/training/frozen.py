@@ -43,7 +43,8 @@ def freeze(model: nn.Module, trainable: Sequence[str]) -> list[str]:
 
 def unfreeze(model: nn.Module) -> None:
     """Gives every parameter its gradient back, and `train()` its usual effect."""
-    model.requires_grad_(True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())  # weights in 4 bits have none
     for module in model.modules():
         module.__dict__.pop("train", None)
 

@@ -12,13 +12,15 @@ import torch
 import yaml
 from torch import nn
 
+from avllm.checkpoints.adapters import save_adapter
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.errors import ConfigError
 from avllm.training import checkpoint
+from avllm.training.adapter import add_adapter, base_name, freeze_beside_adapter, full_weights
 from avllm.training.frozen import freeze, recompute_activations, unfreeze
 from avllm.training.progress import CsvLog, draw_curve
 from avllm.training.stage import Stage, read_stage
-from avllm.training.start import RECORD, open_start, save_system
+from avllm.training.start import RECORD, open_start, save_system, trained_in
 from avllm.training.trainer import StageTrainer, arguments, run_to_end
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ def train(
         datasets: kinds of datasets beside the published layouts, by the same form as `avllm.data.DATASETS`.
 
     Returns:
-        The output folder: a complete model, with `training.json`, `stage.yaml`, `log.csv` and `curve.png`.
+        The output folder: a complete model or an adapter, with `training.json`, `stage.yaml`, `log.csv`, `curve.png`.
 
     Raises:
         ConfigError: a fault in the stage, or an output folder that holds another run.
@@ -56,7 +58,7 @@ def train(
         return folder
     model, processor = open_start(settings)
     try:
-        trained = _make_ready(model, settings)
+        trained, adapted = _make_ready(model, settings)
         trainer = build_trainer(settings, model, processor, folder, resume_from=newest)
         if trainer.is_world_process_zero():
             folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ def train(
             model.branches[name].modality = "own"
     if trainer.is_world_process_zero():
         draw_curve(folder / "log.csv", folder / "curve.png", title=folder.name)
-        export(model, processor, trained, trainer, plain)
+        export(model, processor, trained, trainer, plain, adapted=adapted)
     trainer.accelerator.wait_for_everyone()
     return folder
 
@@ -114,12 +116,26 @@ def build_trainer(
     )
 
 
-def export(model: Any, processor: Any, trained: Sequence[str], trainer: StageTrainer, plain: Mapping[str, Any]) -> None:
-    """Writes the complete model into the output folder, each file whole, `training.json` last."""
+def export(
+    model: Any,
+    processor: Any,
+    trained: Sequence[str],
+    trainer: StageTrainer,
+    plain: Mapping[str, Any],
+    *,
+    adapted: Any = None,
+) -> None:
+    """Writes the complete model, or the adapter, into the output folder, each file whole, `training.json` last."""
     folder = trainer.folder
     unfinished = folder / f"{checkpoint.UNFINISHED}export"
     shutil.rmtree(unfinished, ignore_errors=True)
-    save_system(model, processor, unfinished)
+    if adapted is None:
+        save_system(model, processor, unfinished)
+    else:
+        base, *parts = trainer.stage.starts
+        # The base is what the adapter names; parts of earlier stages that lie over it go along.
+        changed = list(dict.fromkeys([*(name for part in parts for name in trained_in(part)), *trained]))
+        save_adapter(adapted, unfinished, base=base_name(base), trained=full_weights(model, changed))
     checkpoint.save_parameters(model, trained, unfinished / checkpoint.TRAINABLE)
     checkpoint.sync(unfinished)
     for path in sorted(unfinished.iterdir()):
@@ -138,19 +154,28 @@ def export(model: Any, processor: Any, trained: Sequence[str], trainer: StageTra
     checkpoint.sync_folder(folder)
 
 
-def _make_ready(model: nn.Module, settings: Stage) -> list[str]:
-    """Freezes, and sets the dtypes: frozen weights as they are stored, trained ones in fp32."""
+def _make_ready(model: nn.Module, settings: Stage) -> tuple[list[str], Any]:
+    """Freezes, puts the adapter in, and sets the dtypes: frozen weights as they are stored, trained ones in fp32.
+
+    Returns:
+        Names of what is trained, and the adapter or None.
+    """
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("precision: fp16 needs CUDA, there is none here; use bf16 or fp32")
-    if settings.precision == "fp32":
+    if settings.precision == "fp32" and settings.quantization is None:
         model.float()
-    trained = freeze(model, settings.trainable)
+    adapted = None
+    if settings.adapter is None:
+        trained = freeze(model, settings.trainable)
+    else:
+        adapted = add_adapter(model, settings.adapter, seed=settings.seed)
+        trained = freeze_beside_adapter(model, settings.trainable)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     if settings.gradient_checkpointing:
         recompute_activations(model)
-    return trained
+    return trained, adapted
 
 
 def _to_resume(plain: Mapping[str, Any], folder: Path, resume: bool) -> Path | None:

@@ -20,12 +20,47 @@ class Optimizer:
         betas: decay of the two running means.
         eps: added to the denominator.
         clip_norm: longest gradient, by norm over all parameters; None leaves it as it is, as published.
+        part_lr: part or pattern, as in `trainable` -> its highest rate in place of the schedule's, which it follows in
+            proportion; the first that names a parameter counts.
     """
 
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     clip_norm: float | None = None
+    part_lr: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, rate in self.part_lr.items():
+            if not rate > 0:
+                raise ValueError(f"part_lr.{name}: expected a rate above 0, got {rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """Trains the decoder through pairs of small matrices beside its linear layers, which stay as they are.
+
+    Source: LoRA (arXiv:2106.09685).
+
+    Args:
+        kind: of adapter.
+        r: rank of the pairs.
+        alpha: the pair's product is scaled by alpha / r.
+        dropout: of what the pairs are fed.
+        target: last names of linear layers of the decoder, as `q_proj`; none: all of them but the head.
+    """
+
+    kind: Literal["lora"] = "lora"
+    r: int = 128
+    alpha: float = 256.0
+    dropout: float = 0.05
+    target: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise ValueError(f"r: expected 1 or more, got {self.r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: expected a share from 0 to below 1, got {self.dropout}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +105,9 @@ class Stage:
         init: name or folder of the system to start from, then folders of stages whose trained parts go over it.
         trainable: names of parameters, as a whole (`branches.video.connector.projection` means all below it) or with
             `*`. All else is frozen, in eval mode and without gradients.
-        output: folder of the run; at its end it is a complete model.
+        adapter: trains the decoder by LoRA beside `trainable`; the output is then an adapter folder.
+        quantization: holds the decoder's frozen linear layers in 4 bits; with an adapter alone (QLoRA).
+        output: folder of the run; at its end it is a complete model, or an adapter that names its base.
         data: the datasets; each has a `kind`, its options, and a `ratio` among the others.
         schedule: steps and learning rate.
         optimizer: AdamW's settings.
@@ -92,6 +129,8 @@ class Stage:
     data: tuple[Any, ...]
     schedule: Schedule
     optimizer: Optimizer = field(default_factory=Optimizer)
+    adapter: Adapter | None = None
+    quantization: Literal["nf4"] | None = None
     modality: dict[str, Literal["own", "vision"]] = field(default_factory=dict)
     mix: Literal["batch", "sample"] = "batch"
     batch: int = 32
@@ -107,11 +146,13 @@ class Stage:
 
     def __post_init__(self) -> None:
         for name in ("trainable", "data", "init"):
-            if not getattr(self, name):
+            if not getattr(self, name) and not (name == "trainable" and self.adapter):
                 raise ValueError(f"{name}: expected at least one entry, got none")
         for name in ("batch", "accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.quantization and self.adapter is None:
+            raise ValueError("quantization: weights in 4 bits cannot be trained; add an adapter, or leave it out")
         if self.workers < 0:
             raise ValueError(f"workers: expected 0 or more, got {self.workers}")
         if not 0 <= self.max_unreadable <= 1:

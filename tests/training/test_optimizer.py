@@ -7,6 +7,7 @@ import torch
 
 from avllm.checkpoints.rename import rename
 from avllm.checkpoints.video_llama import video_checkpoint
+from avllm.errors import ConfigError
 from avllm.training.frozen import freeze
 from avllm.training.stage import Optimizer
 from avllm.training.trainer import parameter_groups
@@ -45,3 +46,24 @@ def test_groups_are_those_of_the_published_optimiser():
     for (ours, _), key in zip(_groups(model), ("decay", "no_decay"), strict=True):
         renamed = rename({name: torch.empty(0) for name in published[key]}, video_checkpoint())
         assert {CONNECTOR + name for name in renamed.state} == ours
+
+
+def test_a_part_has_its_own_rate_and_the_others_the_schedules():
+    model = tiny_model()
+    freeze(model, TRAINED)
+    part = CONNECTOR + "projection"
+
+    groups = parameter_groups(model, Optimizer(weight_decay=0.05, part_lr={part: 2e-5}))
+
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    slow = {names[id(p)] for group in groups if group.get("lr") == 2e-5 for p in group["params"]}
+    assert slow == {f"{part}.weight", f"{part}.bias"}
+    assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in model.parameters())
+
+
+def test_a_rate_of_a_part_that_is_not_trained_is_told():
+    model = tiny_model()
+    freeze(model, TRAINED)
+
+    with pytest.raises(ConfigError, match="'decoder' names nothing that is trained"):
+        parameter_groups(model, Optimizer(part_lr={"decoder": 1e-5}))

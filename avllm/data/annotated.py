@@ -1,0 +1,35 @@
+"""What the readers of one annotation file share: its entries, each looked at once when the file is opened."""
+
+from pathlib import Path
+from typing import Any
+
+from avllm.data.annotations import Entry, read_entries
+from avllm.data.records import Record
+
+
+class Annotated:
+    """Entries of a JSON or JSONL file as records.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: an entry that `record` refuses; file, line or index, and key are named.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._entries: list[Entry] = read_entries(self.path)
+        for index in range(len(self)):
+            self.record(index, 0)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entry(self, index: int) -> tuple[Any, str]:
+        """The plain data of an entry, and the file and line or index that name it."""
+        return self._entries[index]
+
+    def record(self, index: int, seed: int) -> Record:
+        """See `avllm.data.Source`."""
+        raise NotImplementedError

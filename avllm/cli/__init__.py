@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from avllm import __version__
-from avllm.cli import chat, models, training
+from avllm.cli import chat, data, evaluation, models, training
 from avllm.errors import AvllmError
 
 # The commands import their layer inside the function: `avllm --help` must not wait for torch.
@@ -62,6 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"avllm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (chat, models, training):
+    for group in (chat, models, data, training, evaluation):
         group.add(commands)
     return parser

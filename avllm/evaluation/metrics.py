@@ -85,11 +85,17 @@ class Mean:
 
     @classmethod
     def of(cls, scores: Sequence[float]) -> "Mean":
-        """Percentiles of the means of resamples; the same scores give the same interval, in any order."""
+        """Percentiles of the means of resamples; the same scores give the same interval, in any order.
+
+        Resamples of equal scores have no spread; if all are right or all wrong, the interval is Wilson's.
+        """
         values = np.sort(np.asarray(scores, dtype=np.float64))
         if not len(values):
             return cls(mean=None, low=None, high=None, n=0)
         low, high = np.percentile(_resampled_means(values), [2.5, 97.5])
+        if values[0] == values[-1] in (0.0, 1.0):
+            edge = len(values) / (len(values) + 1.959964**2)
+            low, high = (0.0, 1 - edge) if values[0] == 0 else (edge, 1.0)
         rounded = [round(float(value), 6) for value in (values.mean(), low, high)]
         return cls(mean=rounded[0], low=rounded[1], high=rounded[2], n=len(values))
 

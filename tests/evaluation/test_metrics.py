@@ -47,6 +47,12 @@ def test_the_interval_covers_the_mean_and_does_not_depend_on_order():
     assert Mean.of([]).to_dict() == {"mean": None, "low": None, "high": None, "n": 0}
 
 
+def test_equal_scores_have_wilsons_interval():
+    assert Mean.of([1.0] * 20).low == pytest.approx(0.8389, abs=1e-4)
+    assert Mean.of([0.0] * 20).high == pytest.approx(1 - 0.8389, abs=1e-4)
+    assert Mean.of([0.5, 0.5]).low == 0.5
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
     hits = [found.low <= 0.7 <= found.high for found in (Mean.of((rng.random(80) < 0.7).tolist()) for _ in range(60))]

@@ -1,0 +1,107 @@
+"""A benchmark as typed data: one YAML of `eval_configs/`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+from avllm import config
+from avllm.config import Choice
+from avllm.errors import ConfigError, DataError
+from avllm.evaluation.readers import READERS
+from avllm.evaluation.sample import PromptText, Sample
+from avllm.evaluation.scoring import SCORERS
+
+
+class Reader(Protocol):
+    """Reads a benchmark's published layout."""
+
+    def samples(self) -> Iterable[Sample]:
+        """All samples, in a fixed order."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What is asked, how it is worded and scored, and of which model.
+
+    Args:
+        name: for tables.
+        data: the reader, by its `kind`, and its options.
+        score: how answers are scored, by its `kind`, and its options.
+        prompt: how samples are worded.
+        model: name or folder of a system.
+        out: folder of the run; by default outputs/eval/NAME_OF_THE_YAML.
+        limit: at most so many samples, spread evenly over the benchmark.
+        batch: questions answered side by side.
+        workers: threads that decode and encode media ahead.
+        audio: whether the sound of a video is used.
+        num_frames: frames to look at; by default the system's.
+        max_new_tokens: longest answer.
+        max_missing: highest share of samples without an answer (no media, or unreadable ones); more is a failure.
+        dtype: of the weights, fp32, bf16 or fp16; by default the model's.
+        device: for example cpu or cuda; by default what there is.
+    """
+
+    name: str
+    data: Any
+    score: Annotated[Any, Choice(SCORERS)]
+    prompt: PromptText = field(default_factory=PromptText)
+    model: str = "nano"
+    out: str = ""
+    limit: int | None = None
+    batch: int = 16
+    workers: int = 1
+    audio: Literal["auto", "require", "off"] = "auto"
+    num_frames: int | None = None
+    max_new_tokens: int = 64
+    max_missing: float = 0.0
+    dtype: str | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "workers", "limit", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: expected 1 or more, got {value}")
+        if not 0 <= self.max_missing <= 1:
+            raise ConfigError(f"max_missing: expected a share from 0 to 1, got {self.max_missing}")
+
+    def samples(self) -> list[Sample]:
+        """The samples to answer.
+
+        Raises:
+            DataError: the annotations are missing or wrong, or an id occurs twice.
+        """
+        found = list(self.data.samples())
+        seen: set[str] = set()
+        for sample in found:
+            if sample.id in seen:
+                raise DataError(f"{self.name}: the id {sample.id!r} occurs twice")
+            seen.add(sample.id)
+        if self.limit is None or self.limit >= len(found):
+            return found
+        return [found[index * len(found) // self.limit] for index in range(self.limit)]
+
+
+def read_benchmark(
+    name: str | Path, overrides: Sequence[str] = (), readers: Mapping[str, type] | None = None
+) -> Benchmark:
+    """Reads a benchmark's YAML.
+
+    Args:
+        name: a path, or a name in `eval_configs/`.
+        overrides: `a.b=c`.
+        readers: kinds of data beside the published layouts.
+
+    Raises:
+        ConfigError: no such file, or a key or value is wrong.
+    """
+    path = config.find_file("eval_configs", name)
+    table = {**READERS, **(readers or {})}
+    # The reader's kinds are known only here: layers above bring their own.
+    typed = make_dataclass(
+        "Benchmark", [("data", Annotated[Any, Choice(table)])], bases=(Benchmark,), frozen=True, kw_only=True
+    )
+    benchmark = config.load(typed, path, overrides)
+    return benchmark if benchmark.out else replace(benchmark, out=f"outputs/eval/{path.stem}")

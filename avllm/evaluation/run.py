@@ -1,0 +1,188 @@
+"""The work of `avllm eval`: answer what is not answered yet, score everything, write the report."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tqdm import tqdm
+
+import avllm
+from avllm.chat.assistant import Assistant, load
+from avllm.chat.threads import choose_threads
+from avllm.checkpoints.load import find_model
+from avllm.config import to_plain
+from avllm.errors import DataError
+from avllm.evaluation.answering import answer, described, grouped, scored
+from avllm.evaluation.benchmark import Benchmark
+from avllm.evaluation.log import Log, Row, fingerprint, write_whole
+from avllm.evaluation.report import Report
+from avllm.evaluation.sample import Sample
+
+# What may differ between a run and the one that resumes it.
+_FREE = ("batch", "workers", "limit", "out", "device", "score", "max_missing", "model", "data", "name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run would do: samples, those answered already, and those without media."""
+
+    samples: list[Sample]
+    done: dict[str, Row]
+
+    @property
+    def missing(self) -> list[Sample]:
+        """Samples of which a medium is not there."""
+        return [sample for sample in self.samples if sample.missing]
+
+    @property
+    def todo(self) -> list[Sample]:
+        """Samples to answer, those of one medium next to each other."""
+        open_ones = [sample for sample in self.samples if sample.id not in self.done and not sample.missing]
+        return [sample for group in grouped(open_ones) for sample in group]
+
+    def describe(self, benchmark: Benchmark) -> str:
+        """For `--dry-run`: counts, what is missing, and the first prompt."""
+        absent = list(dict.fromkeys(path for sample in self.missing for path in sample.missing))
+        lines = [
+            f"{benchmark.name}: {len(self.samples)} samples about {len(grouped(self.samples))} media; "
+            f"{len(self.done)} are answered in {benchmark.out}, {len(self.todo)} are to do with {benchmark.model}",
+            f"{len(absent)} media of {len(self.missing)} samples are missing",
+            *(f"  {path}" for path in absent[:20]),
+            *([f"  and {len(absent) - 20} more"] if len(absent) > 20 else []),
+        ]
+        if self.samples:
+            prompt = benchmark.prompt
+            lines += ["the first prompt:", prompt.text(self.samples[0]) + prompt.answer_start]
+        return "\n".join(lines)
+
+
+def plan(benchmark: Benchmark, *, resume: bool = False) -> Plan:
+    """Reads annotations and log; touches no media and no model.
+
+    Raises:
+        DataError: there is a log and `resume` is off, or its rows are of other samples.
+    """
+    samples, log = benchmark.samples(), Log(benchmark.out)
+    done = log.rows()
+    if (done or log.header()) and not resume:
+        raise DataError(f"{benchmark.out} holds a run; go on with --resume, score it with --rescore, or set out=DIR")
+    for sample in samples:
+        if sample.id in done and done[sample.id]["sample_hash"] != described(sample)["sample_hash"]:
+            raise DataError(f"{benchmark.out}: the sample {sample.id} is not what it was; set out=DIR to start anew")
+    return Plan(samples=samples, done=done)
+
+
+def evaluate(benchmark: Benchmark, *, resume: bool = False, assistant: Assistant | None = None) -> Report | None:
+    """Runs a benchmark. Processes started by torchrun share the samples, and the last one to end writes the report.
+
+    Args:
+        benchmark: what to run.
+        resume: keeps the rows of an earlier run and answers the other samples.
+        assistant: in place of the benchmark's model.
+
+    Returns:
+        the report; None in a process that ended while others were at work.
+
+    Raises:
+        DataError: the annotations are wrong, or the folder holds another run.
+        CheckpointError: there is no such model.
+    """
+    rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    log = Log(benchmark.out, rank=rank, num_processes=num_processes)
+    work = plan(benchmark, resume=resume or num_processes > 1)
+    header = _header(benchmark, assistant)
+    _check_same_run(log.header(), header, benchmark.out)
+    todo = [sample for group in grouped(work.todo)[rank::num_processes] for sample in group]
+    if todo:
+        assistant = assistant or _load(benchmark)
+        with log.appending(header) as out, tqdm(total=len(todo), unit="question", disable=None) as bar:
+            for rows in answer(benchmark, todo, assistant):
+                out.add(rows)
+                bar.update(len(rows))
+    rows = log.rows()
+    if any(sample.id not in rows for sample in work.samples if not sample.missing):
+        return None
+    return _report(benchmark, rows, work.samples, header)
+
+
+def rescore(benchmark: Benchmark) -> Report:
+    """Scores the answers of a log anew, without model, media or annotations.
+
+    Raises:
+        DataError: there is no log.
+    """
+    log = Log(benchmark.out)
+    header, rows = log.header(), log.rows()
+    if not rows:
+        raise DataError(f"{benchmark.out}: no log.jsonl with rows there; set out=DIR to the folder of a run")
+    return _report(benchmark, rows, None, header)
+
+
+def _report(
+    benchmark: Benchmark, rows: Mapping[str, Row], samples: Sequence[Sample] | None, header: Mapping[str, Any]
+) -> Report:
+    wanted = list(rows) if samples is None else [sample.id for sample in samples if sample.id in rows]
+    kept = [rows[name] for name in wanted]
+    kept = [row if "error" in row else {**row, **scored(benchmark, row)} for row in kept]
+    path = Path(benchmark.out) / "report.json"
+    if samples is None:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        absent, num_without_media = before.get("missing_media", []), before.get("without_media", 0)
+    else:
+        absent = list(dict.fromkeys(path for sample in samples for path in sample.missing))
+        num_without_media = sum(bool(sample.missing) for sample in samples)
+    report = Report(
+        name=benchmark.name,
+        rows=tuple(sorted(kept, key=lambda row: row["id"])),
+        missing=tuple(absent),
+        num_without_media=num_without_media,
+        max_missing=benchmark.max_missing,
+        run=dict(header),
+    )
+    write_whole(path, report.to_json())
+    return report
+
+
+def _header(benchmark: Benchmark, assistant: Assistant | None) -> dict[str, Any]:
+    """What answers depend on, and the versions they came from."""
+    plain = to_plain(benchmark)
+    folder = None if assistant is not None else find_model(benchmark.model)
+    return {
+        "benchmark": plain,
+        "model": assistant.name if assistant is not None else benchmark.model,
+        "weights": fingerprint(folder) if folder is not None else "",
+        "versions": {
+            "avllm": avllm.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], out: str) -> None:
+    """A log goes on only with what it was begun with: the same weights, prompt and frames."""
+    if not before:
+        return
+    old, new = (
+        {"weights": header["weights"], **{k: v for k, v in header["benchmark"].items() if k not in _FREE}}
+        for header in (before, now)
+    )
+    changed = [key for key in new if old.get(key) != new[key]]
+    if changed:
+        raise DataError(f"{out} holds a run with another {', '.join(changed)}; set out=DIR to start a new one")
+
+
+def _load(benchmark: Benchmark) -> Assistant:
+    options = {name: value for name in ("dtype", "device") if (value := getattr(benchmark, name)) is not None}
+    if "device" not in options and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        options["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
+    assistant = load(benchmark.model, **options)
+    choose_threads(assistant.model)
+    return assistant

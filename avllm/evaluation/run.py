@@ -98,7 +98,9 @@ def evaluate(benchmark: Benchmark, *, resume: bool = False, assistant: Assistant
     work = plan(benchmark, resume=resume or num_processes > 1)
     header = _header(benchmark, assistant)
     _check_same_run(log.header(), header, benchmark.out)
-    todo = [sample for group in grouped(work.todo)[rank::num_processes] for sample in group]
+    # Shares are cut from all samples: what is answered already differs from process to process.
+    mine = {sample.id for group in grouped(work.samples)[rank::num_processes] for sample in group}
+    todo = [sample for sample in work.todo if sample.id in mine]
     if todo:
         assistant = assistant or _load(benchmark)
         with log.appending(header) as out, tqdm(total=len(todo), unit="question", disable=None) as bar:

@@ -24,7 +24,7 @@ class NanoWorld:
     """
 
     folder: str = "outputs/eval/nano_clips"
-    clips: int = 56
+    clips: int = 61
     seed: int = 1
 
     def samples(self) -> Iterator[Sample]:

@@ -19,7 +19,7 @@ OPTIONS = ("left", "right", "up")
 class Given:
     """Eight clips with five questions each; files are empty."""
 
-    folder: Path
+    folder: str
     clips: int = 8
 
     def samples(self) -> Sequence[Sample]:
@@ -27,7 +27,7 @@ class Given:
             Sample(
                 id=f"{clip}/{index}",
                 question=f"Where does thing {index} go?",
-                media={"video": self.folder / f"{clip}.mp4"},
+                media={"video": Path(self.folder) / f"{clip}.mp4"},
                 options=OPTIONS,
                 truth=(clip + index) % 3,
                 category="odd" if index % 2 else "even",
@@ -70,7 +70,7 @@ def benchmark(folder: Path, **changes) -> Benchmark:
         (folder / "clips" / f"{clip}.mp4").touch()
     settings = {
         "name": "given",
-        "data": Given(folder=folder / "clips"),
+        "data": Given(folder=str(folder / "clips")),
         "score": MultipleChoice(),
         "prompt": PromptText(template="{question}\n{options}"),
         "out": str(folder / "out"),

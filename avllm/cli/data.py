@@ -33,7 +33,9 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--media-root", type=Path, metavar="DIR", help="folder of the media (default: the file's)")
     parser.add_argument("--model", default="nano", help="system that is to be trained: a name or a folder (nano)")
     parser.add_argument("--form", choices=("train", "caption"), default="train", help="template (default: train)")
-    parser.add_argument("--sound", action="store_true", help="videos bring their sound along")
+    parser.add_argument(
+        "--sound", choices=("none", "auto", "require"), default="none", help="of videos, as of the stage (none)"
+    )
 
 
 def _open(args: argparse.Namespace) -> tuple[Any, Any]:

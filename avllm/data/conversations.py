@@ -41,7 +41,8 @@ class Conversations(Annotated):
             root: folder of the media.
             ratio: share among the datasets of a stage.
             form: caption leaves the questions and the template out: stage 1 of VideoLLaMA 2.
-            sound: a video brings its sound along as a medium of its own, for a system that sees and hears.
+            sound: whether a video brings its sound along, for a system that sees and hears: not at all, where the file
+                has some, or always.
             sampling: which frames, as named by `avllm.media.Sampling`; None is the system's setting.
             num_frames: how many; None is the system's setting.
             crop: share of the picture that a random cut keeps, see `Medium`.
@@ -51,7 +52,7 @@ class Conversations(Annotated):
         root: str
         ratio: float = 1.0
         form: Literal["train", "caption"] = "train"
-        sound: bool = False
+        sound: Literal["none", "auto", "require"] = "none"
         sampling: str | None = None
         num_frames: int | None = None
         crop: tuple[float, float] | None = None
@@ -99,8 +100,8 @@ def read_record(entry: Any, where: str, config: Conversations.Config) -> Record:
 
 
 def _with_sound(medium: Medium, config: Conversations.Config) -> list[Medium]:
-    if config.sound and medium.kind == "video":
-        return [medium, Medium(kind="audio", source=medium.source)]
+    if config.sound != "none" and medium.kind == "video":
+        return [medium, Medium(kind="audio", source=medium.source, optional=config.sound == "auto")]
     return [medium]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from avllm.data.collate import IGNORED, Sample
 from avllm.data.crop import random_crop
 from avllm.data.records import Medium, Record
-from avllm.errors import DataError
+from avllm.errors import DataError, NoAudioStream
 from avllm.model.prompts import Medium as PromptMedium
 from avllm.model.prompts import Turn
 
@@ -58,7 +58,12 @@ class Prepare:
                 if branch in stored:
                     seen.append(self._stored(medium, branch, stored[branch], record.id))
                     continue
-                loaded = self._open(medium, branch, seed)
+                try:
+                    loaded = self._open(medium, branch, seed)
+                except NoAudioStream:
+                    if not medium.optional:
+                        raise
+                    continue
                 media.setdefault(branch, []).append(self._cut_out(medium, loaded.values, seed))
                 seen.append(self.processor.medium(loaded))
             turns.append(Turn(question=asked.text, media=tuple(seen), answer=answered.text))

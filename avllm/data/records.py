@@ -21,12 +21,14 @@ class Medium:
         source: a path, or anything else that `avllm.media` opens.
         options: of `AvllmProcessor.read`, in place of the system's settings: `num_frames`, `sampling`.
         crop: smallest and largest share of the picture's area that a random cut keeps; None keeps all of it.
+        optional: sound that is left out where the file holds none.
     """
 
     kind: Literal["video", "image", "audio"]
     source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
     crop: tuple[float, float] | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,6 +76,14 @@ def test_unreadable_media_are_allowed_up_to_a_share(root, capsys):
     assert "unreadable in 1 entries, allowed 24.0%" in capsys.readouterr().out
 
 
+def test_a_mute_video_is_read_without_sound_unless_it_is_required(root, capsys):
+    file = _write(root, GOOD[:1])
+
+    assert main(["data", "check", file, "--sound", "auto"]) == 0
+    assert main(["data", "check", file, "--sound", "require"]) == 1
+    assert "no audio track" in capsys.readouterr().out
+
+
 def test_an_answer_that_is_cut_off_has_nothing_to_learn(root, capsys):
     assert main(["data", "check", _write(root, GOOD), "--max-text-tokens", "2"]) == 1
     assert "nothing to learn 3" in capsys.readouterr().out

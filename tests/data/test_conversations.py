@@ -84,12 +84,12 @@ def test_a_caption_form_leaves_the_question_out(tmp_path):
 
 
 def test_a_video_brings_its_sound_when_told(tmp_path):
-    source = _open(tmp_path, [{"video": "v.mp4", "caption": "x"}], sound=True, num_frames=4)
+    source = _open(tmp_path, [{"video": "v.mp4", "caption": "x"}], sound="auto", num_frames=4)
 
     video, sound = source.record(0, 0).turns[0].media
 
     assert (video.kind, video.options["num_frames"], sound.kind) == ("video", 4, "audio")
-    assert video.source == sound.source
+    assert (video.source, sound.optional) == (sound.source, True)
 
 
 @pytest.mark.parametrize(

@@ -87,4 +87,4 @@ def test_the_first_stage_of_videollama2_is_without_a_template():
 
 
 def test_video_and_sound_are_joined_in_the_last_stage_alone():
-    assert [item.sound for item in read_stage(f"{AV}/joint", datasets=DATASETS)[0].data] == [True, False, False]
+    assert [item.sound for item in read_stage(f"{AV}/joint", datasets=DATASETS)[0].data] == ["require", "none", "none"]

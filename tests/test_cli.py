@@ -31,7 +31,9 @@ def questions(tmp_path_factory):
     for number in range(12):
         clip = shutil.copy(EXAMPLES / "rocket.mp4", folder / f"{number}.mp4")
         Path(clip).open("ab").write(bytes(number))  # other contents, so that nothing is remembered
-        rows += [{"id": f"{number}{letter}", "video": f"{number}.mp4", "question": q} for letter, q in QUESTIONS.items()]
+        rows += [
+            {"id": f"{number}{letter}", "video": f"{number}.mp4", "question": q} for letter, q in QUESTIONS.items()
+        ]
     rows.append({"id": "broken", "video": "none.mp4", "question": "What?"})
     (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
@@ -60,7 +62,9 @@ def test_a_killed_run_goes_on_to_the_same_rows(questions):
         again = avllm("run", source, out, *options, "--resume")
         assert again.returncode == 0, again.stderr
         assert len(out.read_text(encoding="utf-8").splitlines()) == 25
-        assert {k: r.get("answer") for k, r in read(out).items()} == {k: r.get("answer") for k, r in read(whole).items()}
+        assert {k: r.get("answer") for k, r in read(out).items()} == {
+            k: r.get("answer") for k, r in read(whole).items()
+        }
 
 
 def test_ctrl_c_ends_a_run_with_a_line_that_tells_how_to_go_on(questions):

@@ -54,7 +54,8 @@ def test_a_loaded_folder_answers(saved):
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(
-        CheckpointError, match=r"model nano2: no such folder or name .*expected a model folder or: nano"
+        CheckpointError,
+        match=r"model nano2: no such folder or name .*expected a model folder, a hub id \(OWNER/NAME\) or: nano",
     ):
         find_model("nano2")
 

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 import yaml
-from media_system import save_media_system, write_layouts
 from safetensors.torch import load_file
-from tiny_system import DATASETS, make_stage
 
 from avllm.chat.assistant import Assistant
 from avllm.checkpoints.load import load_model, merge_adapter
 from avllm.errors import ConfigError
 from avllm.training import checkpoint, train
+from tests.training.media_system import save_media_system, write_layouts
+from tests.training.tiny_system import DATASETS, make_stage
 
 pytest.importorskip("peft", reason="adapters need avllm[train]")
 LORA = {"kind": "lora", "r": 4, "alpha": 8.0, "dropout": 0.1}

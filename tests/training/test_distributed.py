@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_system import DATASETS, make_stage
 
 from avllm.training import checkpoint, train
+from tests.training.tiny_system import DATASETS, make_stage
 
 PROGRAM = Path(__file__).with_name("tiny_system.py")
 

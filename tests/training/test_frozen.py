@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tiny_system import TRAINABLE
 from torch import nn
 
 from avllm.errors import ConfigError
 from avllm.training.frozen import freeze, unfreeze
+from tests.training.tiny_system import TRAINABLE
 
 
 class Net(nn.Module):
@@ -65,9 +65,8 @@ def test_a_pattern_that_matches_nothing_is_named():
 
 
 def test_the_four_parts_of_a_branch_are_trained_and_nothing_else(tmp_path):
-    from tiny_system import save_tiny_system
-
     from avllm.model.modeling import AvllmForConditionalGeneration
+    from tests.training.tiny_system import save_tiny_system
 
     model = AvllmForConditionalGeneration.from_pretrained(save_tiny_system(tmp_path / "base"))
     names = freeze(model, TRAINABLE)

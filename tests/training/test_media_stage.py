@@ -1,7 +1,6 @@
 import pytest
 import torch
 import yaml
-from media_system import save_media_system, write_layouts
 from safetensors.torch import load_file
 
 from avllm.checkpoints.load import load_model
@@ -9,6 +8,7 @@ from avllm.data import Context, Medium, Prepare, Record, Turn, WebVid
 from avllm.errors import DataError, MediaError
 from avllm.training import train
 from avllm.training.progress import read_log
+from tests.training.media_system import save_media_system, write_layouts
 
 PARTS = ("query_tokens", "frame_embedding", "qformer", "projection")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_system import DATASETS, make_stage
 
 from avllm.training import checkpoint, train
 from avllm.training.progress import read_log
+from tests.training.tiny_system import DATASETS, make_stage
 
 PROGRAM = Path(__file__).with_name("tiny_system.py")
 

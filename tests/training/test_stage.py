@@ -1,7 +1,6 @@
 import pytest
 import torch
 import yaml
-from tiny_system import DATASETS, stage_data
 
 from avllm.config import find_file
 from avllm.data import DATASETS as PUBLISHED
@@ -9,6 +8,7 @@ from avllm.errors import ConfigError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration
 from avllm.training.frozen import freeze
 from avllm.training.stage import read_stage
+from tests.training.tiny_system import DATASETS, stage_data
 
 
 def _write(tmp_path, **changes):

@@ -4,12 +4,12 @@ import logging
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_system import DATASETS, SLOT, make_stage, save_tiny_system, write_stage
 
 from avllm.errors import ConfigError, DataError, MediaError, NumericError
 from avllm.model.modeling import AvllmForConditionalGeneration
 from avllm.training import train
 from avllm.training.progress import read_log
+from tests.training.tiny_system import DATASETS, SLOT, make_stage, save_tiny_system, write_stage
 
 
 def test_trains_what_is_named_and_leaves_every_other_bit(tmp_path):
@@ -136,7 +136,7 @@ class _Unreadable:
 
 
 def _with_bad(monkeypatch, bad):
-    from tiny_system import TinyFeatures
+    from tests.training.tiny_system import TinyFeatures
 
     fail, original = _Unreadable(bad), TinyFeatures.record
 

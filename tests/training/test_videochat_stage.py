@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 import yaml
-from media_system import write_layouts
 from safetensors.torch import load_file
 
 from avllm.chat.assistant import Assistant
@@ -14,6 +13,7 @@ from avllm.checkpoints.save import save_model
 from avllm.config import find_file, read_yaml
 from avllm.training import train
 from tests.model.tiny import QFORMER, tiny_model, tiny_processor
+from tests.training.media_system import write_layouts
 
 BRANCH = {
     "media": {"kind": "frames", "num_frames": 4, "sampling": "half_step", "size": 16, "resize": "crop"},

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,8 +28,8 @@ def questions(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     rows = []
     for number in range(12):
-        clip = shutil.copy(EXAMPLES / "rocket.mp4", folder / f"{number}.mp4")
-        Path(clip).open("ab").write(bytes(number))  # other contents, so that nothing is remembered
+        data = (EXAMPLES / "rocket.mp4").read_bytes() + bytes(number)  # other contents: nothing is remembered
+        (folder / f"{number}.mp4").write_bytes(data)
         rows += [
             {"id": f"{number}{letter}", "video": f"{number}.mp4", "question": q} for letter, q in QUESTIONS.items()
         ]

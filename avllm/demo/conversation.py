@@ -187,8 +187,8 @@ class Conversations:
 
     def _stream(self, visitor: Visitor, asked: Asked, settings: Settings, message: dict[str, Any]) -> Iterator[None]:
         model = self.models[settings.model]
-        begins = visitor.session is None or visitor.context != settings.context()
-        session = model.new_session() if begins else visitor.session
+        known = visitor.session if visitor.context == settings.context() else None
+        session, begins = (model.new_session(), True) if known is None else (known, False)
         media = tuple(visitor.media if begins else visitor.fresh)
         asked.kept = None if begins else list(session.exchanges)
         num_before = len(session.exchanges)

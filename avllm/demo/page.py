@@ -174,7 +174,8 @@ class Page:
         settings = Settings.checked(self.config, **dict(zip(self.controls.inputs(), given, strict=True)))
         for _ in self.conversations.answer(visitor, settings):
             yield gr.skip(), _messages(visitor), gr.skip()
-        yield _ready(), _messages(visitor), panels.evidence_panel(visitor.evidence)
+        is_next = visitor.pending is not None  # Regenerate was clicked meanwhile: its answer can be stopped too
+        yield (gr.skip() if is_next else _ready()), _messages(visitor), panels.evidence_panel(visitor.evidence)
 
     def _on_stop(self, request: gr.Request) -> None:
         self.conversations.visitor(request.session_hash).stop()

@@ -23,6 +23,8 @@ _FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a test picture and beeps in place of camera and microphone
+    "--use-fake-ui-for-media-stream",
 )
 
 
@@ -106,10 +108,13 @@ def chromium() -> Iterator:
 class Tab:
     """A page of the demo, and what a visitor does on it."""
 
-    def __init__(self, browser, server: Server, *, width: int = 1280, height: int = 860, dark: bool = False) -> None:
+    def __init__(
+        self, browser, server: Server, *, width: int = 1280, height: int = 860, dark: bool = False, script: str = ""
+    ) -> None:
         self.context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
+        self.context.add_init_script(script)
         self.page = self.context.new_page()
         self.page.set_default_timeout(90_000)
         self.faults: list[str] = []

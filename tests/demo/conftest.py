@@ -1,6 +1,7 @@
 """Clips and a configuration for the tests of the demo."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from avllm.config import find_file, load
 from avllm.demo.config import DemoConfig
 from avllm.media import write_audio, write_video
+from tests.demo.browser import Server, Tab, chromium, python, serving
 
 
 @pytest.fixture
@@ -42,3 +44,29 @@ def example_folder(files: dict[str, Path], tmp_path_factory: pytest.TempPathFact
         truth.append({"file": f"{name}.mp4", "title": f"the {name}", "questions": questions})
     (folder / "truth.json").write_text(json.dumps(truth))
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(example_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The page over models that need no weights."""
+    temp = tmp_path_factory.mktemp("server")
+    options = ["page.keep_closed_seconds=0.5", "media.max_upload_mb=1", "page.max_concurrent=2"]
+    options += ["models=[other]", f"page.votes={temp}/votes.jsonl"]
+    with serving(python("-m", "tests.demo.fake", "PORT", str(example_folder), *options), temp) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def chrome() -> Iterator:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def tab(chrome, server: Server) -> Iterator[Tab]:
+    """A browser tab in which nothing may go wrong and which may call nobody else."""
+    tab = Tab(chrome, server)
+    yield tab
+    tab.close()
+    assert tab.faults == []
+    assert tab.elsewhere == []

@@ -18,6 +18,8 @@ from avllm.demo.reading import Medium, fit, loudness, to_jpeg
 from avllm.demo.server import serve_page
 from avllm.errors import MediaError
 
+_NAMED = ("num_beams", "top_p", "frames", "max_new_tokens", "system")
+
 
 class FakeModel:
     """Stands in for `DemoModel`.
@@ -72,9 +74,7 @@ class FakeModel:
         words = f"{' and '.join(given)}, question {number}: {question} <b>bold</b> **stars**".split(" ")
         if settings.temperature > 0 and settings.seed is not None:
             words += [f"seed {settings.seed}"]
-        words += [
-            f"{name} {getattr(settings, name)}" for name in ("num_beams", "top_p", "system") if "settings" in question
-        ]
+        words += [f"{name} {getattr(settings, name)}" for name in _NAMED if "settings" in question]
         try:
             for word in words:
                 time.sleep(self.pause_s * (6 if "slowly" in question else 1))

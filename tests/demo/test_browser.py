@@ -1,18 +1,15 @@
 """The page in a real browser. First over a model that needs no weights, then `python demo.py` with nano itself."""
 
-import http.server
 import json
 import re
-import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from avllm.demo.examples import load_examples
-from tests.demo.browser import CHROMIUM, ROOT, Tab, chromium, python, serving
+from tests.demo.browser import CHROMIUM, ROOT, Tab, python, serving
 
 pytest.importorskip(
     "playwright.sync_api", reason="BROWSER TESTS NOT RUN: install playwright (pip install 'avllm[dev]')"
@@ -22,29 +19,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="BROWSER TESTS NOT RUN: no Chromium; apt-get install chromium"),
 ]
 NASTY = '"><img src=x onerror=alert(1)>.mp4'
-
-
-@pytest.fixture(scope="module")
-def server(example_folder, tmp_path_factory):
-    options = ["page.keep_closed_seconds=0.5", "media.max_upload_mb=1", "page.max_concurrent=2"]
-    command = python("-m", "tests.demo.fake", "PORT", str(example_folder), *options)
-    with serving(command, tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def tab(chrome, server):
-    tab = Tab(chrome, server)
-    yield tab
-    tab.close()
-    assert tab.faults == []
-    assert tab.elsewhere == []
 
 
 @pytest.mark.parametrize(("name", "player"), [("clip", "video"), ("tone", "audio"), ("picture", "img.av-player")])
@@ -148,7 +122,7 @@ def test_stop_clear_and_the_sound_switch(tab, files):
     tab.page.click("#av-question .stop-button")
     assert tab.wait_idle(1).endswith("⏹ stopped")
 
-    tab.page.click("#av-audio >> text=Off")
+    tab.page.click("#av-audio >> text=Picture only")
     tab.ask("Quiet?")
     tab.wait_idle(2)
     assert tab.page.inner_text(".av-stream[data-on=false]") == "sound · switched off"
@@ -212,83 +186,6 @@ def test_fits_a_phone(chrome, server, files):
         box = tab.page.query_selector(selector).bounding_box()
         assert 0 <= box["x"] <= box["x"] + box["width"] <= 390
     tab.close()
-
-
-@pytest.fixture
-def canary():
-    """A local server that counts who comes."""
-    hits = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            hits.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    httpd = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield SimpleNamespace(url=f"http://127.0.0.1:{httpd.server_port}/x.mp4", hits=hits)
-    httpd.shutdown()
-
-
-def test_no_file_but_a_visitors_own_is_served(server, canary):
-    secret = ROOT / "pyproject.toml"
-    targets = [
-        "/etc/passwd",
-        "//etc/passwd",
-        "/etc/../etc/passwd",
-        "%2Fetc%2Fpasswd",
-        "..%2f..%2fetc%2fpasswd",
-        "file:///etc/passwd",
-        str(secret),
-        secret.name,
-        f"{server.temp}/log.txt",
-        f"{server.temp}/avllm-demo-x/../log.txt",
-        "/proc/self/environ",
-        canary.url,
-        canary.url.replace("http:", "HTTP:"),
-        canary.url.replace("//", "/"),
-        f"/{canary.url}",
-    ]
-    for prefix in ("gradio_api/file=", "file=", "gradio_api/proxy=", "proxy="):
-        for target in targets:
-            reply = httpx.get(f"{server.url}{prefix}{target}", follow_redirects=True)
-            assert reply.status_code in (403, 404, 422), (prefix, target, reply.status_code)
-    assert canary.hits == []
-
-
-def test_forged_events_read_nothing(server, canary):
-    config = httpx.get(f"{server.url}config").json()
-    page = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
-    uploaded = next(
-        event["id"] for event in config["dependencies"] if [page["av-file"], "uploaded"] in event["targets"]
-    )
-    for path in ("/etc/passwd", canary.url, str(ROOT / "pyproject.toml"), None, {"path": canary.url}):
-        body = {
-            "data": [],
-            "event_data": {"path": path, "name": "x"},
-            "fn_index": uploaded,
-            "session_hash": "forged",
-            "trigger_id": page["av-file"],
-        }
-        joined = httpx.post(f"{server.url}gradio_api/queue/join", json=body)
-        assert joined.status_code == 200, joined.text
-        with httpx.stream("GET", f"{server.url}gradio_api/queue/data?session_hash=forged", timeout=20) as events:
-            done = next(line for line in events.iter_lines() if "process_completed" in line)
-        # Gradio refuses paths outside of its own folder; what gets by is refused by the demo.
-        assert "did not arrive" in done or "is not in the cache folder" in done
-        assert "root:" not in done
-    assert canary.hits == []
-
-
-def test_the_page_is_sealed_by_its_headers(server):
-    reply = httpx.get(server.url)
-
-    assert "default-src 'self'" in reply.headers["content-security-policy"]
-    assert reply.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.fixture(scope="module")

@@ -78,8 +78,8 @@ def _answered(benchmark: Benchmark, asked: Sequence[Asked], assistant: Assistant
     """Answers side by side; when the batch fails, one by one, so that only the culprit becomes an error."""
     prompt = benchmark.prompt
     requests = [
-        Request(question=prompt.text(sample), system=prompt.system, answer_start=prompt.answer_start)
-        for sample, _ in asked
+        Request(question=prompt.text(sample, _times(media)), system=prompt.system, answer_start=prompt.answer_start)
+        for sample, media in asked
     ]
     started = time.perf_counter()
     try:
@@ -106,6 +106,11 @@ def _answered(benchmark: Benchmark, asked: Sequence[Asked], assistant: Assistant
         row = {**described(sample), **found}
         rows.append({**row, **scored(benchmark, row)})
     return rows
+
+
+def _times(media: Sequence[Perceived]) -> tuple[float, ...]:
+    """Seconds of the frames of the video, if there is one."""
+    return next((item.medium.times_s for item in media if item.medium.kind == "video"), ())
 
 
 def described(sample: Sample) -> Row:

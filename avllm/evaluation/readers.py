@@ -1,5 +1,17 @@
 """The published layouts that can be read, by the `kind` of a benchmark's data."""
 
+from avllm.evaluation.egoschema import EgoSchema
 from avllm.evaluation.mvbench import MVBench
+from avllm.evaluation.nextqa import NextQA
+from avllm.evaluation.perception_test import PerceptionTest
+from avllm.evaluation.videomme import VideoMME
+from avllm.evaluation.zero_shot_qa import ZeroShotQA
 
-READERS: dict[str, type] = {"mvbench": MVBench}
+READERS: dict[str, type] = {
+    "egoschema": EgoSchema,
+    "mvbench": MVBench,
+    "nextqa": NextQA,
+    "perception_test": PerceptionTest,
+    "videomme": VideoMME,
+    "zero_shot_qa": ZeroShotQA,
+}

@@ -1,7 +1,7 @@
 """A question of a benchmark with its media and its truth, and how it is worded."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from avllm.errors import ConfigError
 from avllm.evaluation.extraction import LETTERS
 
-FIELDS = {"question", "options", "context", "system"}
+FIELDS = {"question", "options", "system"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Sample:
         start_s: where the part that is asked about begins, in seconds.
         end_s: where it ends.
         source_fps: rate of a folder of frames.
-        context: text that goes with the media, such as subtitles.
+        subtitles: start and end in seconds, and text, of each.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Sample:
     start_s: float | None = None
     end_s: float | None = None
     source_fps: float | None = None
-    context: str = ""
+    subtitles: tuple[tuple[float, float, str], ...] = ()
 
     @property
     def media_key(self) -> tuple[Any, ...]:
@@ -54,10 +54,16 @@ class Sample:
         """Media that are not there."""
         return [str(path) for path in self.media.values() if not path.exists()]
 
+    def subtitles_at(self, times_s: Sequence[float]) -> str:
+        """The subtitles that are shown at these times, a line each, none twice in a row."""
+        shown = [text for time_s in times_s for start, end, text in self.subtitles if start <= time_s <= end]
+        return "\n".join(text for text, before in zip(shown, [None, *shown], strict=False) if text != before)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON, without what is empty."""
         plain = {**asdict(self), "media": {kind: str(path) for kind, path in self.media.items()}}
         plain["options"], plain["accepted"] = list(self.options), list(self.accepted)
+        plain["subtitles"] = [list(line) for line in self.subtitles]
         return {key: value for key, value in plain.items() if value not in (None, "", {}, [])}
 
 
@@ -66,21 +72,21 @@ class PromptText:
     """How a sample is worded.
 
     Args:
-        template: with the fields `{question}`, `{options}` (a line each, with its letter), `{context}` and `{system}`.
+        template: with the fields `{question}`, `{options}` (a line each, with its letter) and `{system}`.
         option: one line of the options, with `{letter}` and `{text}`.
-        context: wording of a context that is there, with `{context}`; put before the template's text.
+        subtitles: goes before the template's text if there are subtitles, `{subtitles}`, at the times of the frames.
         system: the system text, in place of the model's own.
         answer_start: what the answer begins with; the model goes on from there.
     """
 
     template: str = "{question}"
     option: str = "({letter}) {text}"
-    context: str = ""
+    subtitles: str = "This video's subtitles are listed below:\n{subtitles}\n"
     system: str | None = None
     answer_start: str = ""
 
     def __post_init__(self) -> None:
-        for name, known in (("template", FIELDS), ("option", {"letter", "text"}), ("context", {"context"})):
+        for name, known in (("template", FIELDS), ("option", {"letter", "text"}), ("subtitles", {"subtitles"})):
             try:
                 used = {key for _, key, _, _ in string.Formatter().parse(getattr(self, name)) if key is not None}
             except ValueError as error:
@@ -89,11 +95,12 @@ class PromptText:
                 fields = ", ".join(f"{{{key}}}" for key in sorted(known))
                 raise ConfigError(f"prompt.{name}: unknown field {{{sorted(used - known)[0]}}}, known are: {fields}")
 
-    def text(self, sample: Sample) -> str:
-        """The question as the model gets it."""
+    def text(self, sample: Sample, times_s: Sequence[float] = ()) -> str:
+        """The question as the model gets it with frames of these times."""
         lines = [
             self.option.format(letter=letter, text=text) for letter, text in zip(LETTERS, sample.options, strict=False)
         ]
-        before = self.context.format(context=sample.context) if sample.context else ""
-        fields = {"question": sample.question, "options": "\n".join(lines), "context": sample.context}
-        return before + self.template.format(**fields, system=self.system or "")
+        shown = sample.subtitles_at(times_s)
+        before = self.subtitles.format(subtitles=shown) if shown else ""
+        fields = {"question": sample.question, "options": "\n".join(lines), "system": self.system or ""}
+        return before + self.template.format(**fields)

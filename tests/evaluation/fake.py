@@ -52,7 +52,8 @@ class FakeAssistant:
         self.opened.append(Path(video).name)
         if self.broken in Path(video).name:
             raise MediaError(f"{Path(video).name}: broken")
-        return [SimpleNamespace(key=Path(video).name)]
+        medium = SimpleNamespace(kind="video", times_s=(0.0, 1.0))
+        return [SimpleNamespace(key=Path(video).name, medium=medium)]
 
     def answers(self, requests, *, media, **options):
         time.sleep(self.seconds)

@@ -19,7 +19,7 @@ from avllm.chat.reply import Reply
 from avllm.chat.store import MediaStore, Perceived, content_key
 from avllm.checkpoints.load import load_model
 from avllm.errors import ConfigError, DataError, MediaError, NoAudioStream
-from avllm.model import AvllmForConditionalGeneration, AvllmProcessor, Loaded, Turn
+from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor, Loaded, Turn
 from avllm.model.plan import Workload, out_of_memory_named
 from avllm.model.prompts import Kind
 from avllm.model.quirks import cut_prompt_from_left
@@ -260,7 +260,9 @@ class Assistant:
             dtype = self.model.dtype
             return Workload(dtype=dtype, batch=len(embeds), text_tokens=embeds.shape[1], new_tokens=new_tokens)
 
-        return out_of_memory_named(self.model.config, work, embeds.device)
+        config = self.model.config
+        assert isinstance(config, AvllmConfig)
+        return out_of_memory_named(config, work, embeds.device)
 
     def fits(self, num_tokens: int, options: Mapping[str, Any]) -> bool:
         """Whether a prompt of so many tokens and its answer fit into the decoder's context."""

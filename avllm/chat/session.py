@@ -1,7 +1,7 @@
 """A conversation: turns, their media, and the decoder's memory of them."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -143,7 +143,7 @@ class Session:
         given |= {"audio_mode": audio_mode, "num_frames": num_frames}
         return self._answer(question, given, options, None, None).answer
 
-    def stream(self, question: str, **options: Any) -> Iterator[str]:
+    def stream(self, question: str, **options: Any) -> Generator[str, None, None]:
         """The same as `ask`, in pieces as they are written. To leave the loop early ends the answer there.
 
         With `num_beams` above 1 no word is certain before the end, so the answer is one piece.

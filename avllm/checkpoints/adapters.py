@@ -55,7 +55,7 @@ def save_adapter(model: "PeftModel", folder: str | Path, *, base: str | Path, tr
     for config in model.peft_config.values():
         config.base_model_name_or_path = str(base)
         config.inference_mode = True
-    model.save_pretrained(partial, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
     (partial / "README.md").unlink(missing_ok=True)  # peft's empty model card
     if trained:
         save_file({name: tensor.detach().contiguous() for name, tensor in trained.items()}, partial / TRAINED)

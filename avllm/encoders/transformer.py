@@ -41,10 +41,10 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, tokens: Float[Tensor, "b p d"]) -> Float[Tensor, "b p d"]:
-        bias = self.qkv.bias
+        projected = self.qkv(tokens)
         if self.q_bias is not None and self.v_bias is not None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        q, k, v = F.linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1)
+            projected = projected + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        q, k, v = projected.chunk(3, dim=-1)
         if self.extra_key is not None and self.extra_value is not None:
             k = torch.cat([k, repeat(self.extra_key, "1 1 d -> b 1 d", b=len(k))], dim=1)
             v = torch.cat([v, repeat(self.extra_value, "1 1 d -> b 1 d", b=len(v))], dim=1)

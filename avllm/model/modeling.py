@@ -54,7 +54,10 @@ class Branch(nn.Module):
         return self.connector.resample(features)
 
     def forward(self, media: Float[Tensor, "n t *rest"]) -> Float[Tensor, "n m d_llm"]:
-        return self.tokens(self.features(media))
+        # Through `forward` of both parts, where accelerate's hooks bring weights and inputs to one device.
+        if self.modality == "vision":
+            return self.tokens(self.features(media))
+        return self.connector(self.encoder(media))
 
 
 class FiniteLogits(LogitsProcessor):

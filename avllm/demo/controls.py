@@ -61,12 +61,12 @@ class Controls:
             label="Top-p (from temperature 0.1 on)",
             elem_id="av-top-p",
         )
-        self.seed = gr.Number(
-            generation.seed,
+        # A field for numbers cannot be left empty.
+        self.seed = gr.Textbox(
+            "" if generation.seed is None else str(generation.seed),
             label="Seed (empty: another draw each time)",
-            precision=0,
-            minimum=0,
-            maximum=2**32 - 1,
+            max_lines=1,
+            max_length=10,
             elem_id="av-seed",
         )
         self.num_beams = gr.Slider(

@@ -1,7 +1,7 @@
 """What a visitor set for an answer, within what the configuration allows."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from avllm.demo.config import DemoConfig
 
@@ -72,7 +72,7 @@ class Settings:
             max_new_tokens=_whole(
                 given.get("max_new_tokens"), 1, generation.max_new_tokens_limit, generation.max_new_tokens
             ),
-            seed=_whole(seed, 0, 2**32 - 1, None),
+            seed=_whole(int(seed) if _is_digits(seed) else seed, 0, 2**32 - 1, None),
             system=system,
         )
 
@@ -92,12 +92,16 @@ class Settings:
 def _within(value: object, low: float, high: float, default: float) -> float:
     if not _is_number(value):
         return default
-    return min(max(value, low), high)  # type: ignore[type-var, return-value]
+    return min(max(value, low), high)
 
 
 def _whole(value: object, low: int, high: int, default: Any) -> Any:
     return round(_within(value, low, high, low)) if _is_number(value) else default
 
 
-def _is_number(value: object) -> bool:
+def _is_digits(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and len(value) <= 10 and value.isascii() and value.isdecimal()
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value

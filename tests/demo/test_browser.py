@@ -238,6 +238,45 @@ def test_demo_py_survives_a_broken_upload(demo, chrome, files):
     tab.close()
 
 
+def test_demo_py_goes_through_a_whole_visit(demo, chrome):
+    tab = Tab(chrome, demo)
+    example = load_examples("nano/examples")[0]
+    tab.page.click(".av-card >> nth=0")
+    tab.page.wait_for_selector("#av-file video")
+    tab.ask(example.questions[0])
+    first = tab.wait_idle(1)
+    assert len(tab.page.query_selector_all(".av-mels img")) >= 2
+
+    tab.page.click("#av-regenerate")
+    tab.page.wait_for_timeout(1000)
+    assert tab.wait_idle(1) == first  # greedy: the same answer again
+
+    tab.page.click("#av-more >> text=More settings")
+    tab.page.fill("#av-beams input[type=number]", "3")
+    tab.page.press("#av-beams input[type=number]", "Tab")
+    tab.page.click("#av-audio >> text=Sound only")
+    tab.ask("What do you hear?")
+    tab.wait_idle(2)
+    used = [chip.get_attribute("data-on") for chip in tab.page.query_selector_all(".av-stream")]
+    assert used == ["false", "true"]
+
+    tab.page.click("#av-audio >> text=Auto")
+    tab.page.click("#av-new-media >> text=joins the chat")
+    tab.page.click("#av-file [data-act=camera]")
+    tab.page.click("[data-act=record]")
+    tab.page.wait_for_timeout(1500)
+    tab.page.click("[data-act=record-stop]")
+    tab.page.wait_for_selector("#av-file .av-earlier")
+    tab.ask("What do you see now?")
+    assert not tab.wait_idle(3).startswith("⚠")
+    assert len(tab.page.query_selector_all("#av-evidence .av-evidence-head")) == 2
+
+    tab.page.click("#av-undo")
+    tab.page.wait_for_function("document.querySelectorAll('[data-testid=bot]').length == 2")
+    assert tab.faults == []
+    tab.close()
+
+
 def words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]+", text.lower())) - {"a", "the", "with", "of", "then", "and"}
 

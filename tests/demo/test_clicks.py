@@ -28,7 +28,7 @@ def clip(tab, files):
 
 
 def fill(tab: Tab, name: str, value: str) -> None:
-    field = f"#av-{name} input[type=number]"
+    field = f"#av-{name} input[type=text], #av-{name} input[type=number], #av-{name} textarea"
     tab.page.fill(field, value)
     tab.page.press(field, "Tab")
 
@@ -130,8 +130,7 @@ def test_every_setting_reaches_the_answer(clip):
     for name, value in _SLIDERS.items():
         fill(clip, name, value)
     fill(clip, "seed", "12")
-    clip.page.fill("#av-system textarea", "be <i>short</i>")
-    clip.page.press("#av-system textarea", "Tab")
+    fill(clip, "system", "be <i>short</i>")
     clip.ask("Which settings?")
 
     answer = clip.wait_idle(2)

@@ -6,11 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from avllm.checkpoints import kinds, manifest
 from avllm.checkpoints.kinds import AVLLM, KINDS, kind_of
+from avllm.checkpoints.load import load_config
 from avllm.checkpoints.mapping import Mapped, Part, left_out, map_sources
+from avllm.checkpoints.rename import Renamed, problems, unshared_state
 from avllm.checkpoints.sources import Source, open_sources, read_json
 from avllm.errors import CheckpointError
+from avllm.model import AvllmForConditionalGeneration
 
 NEEDS_BASE = {
     "adapter": "the model that it was trained on (its folder, or --decoder), and its non_lora_trainables.bin if any",
@@ -77,7 +82,7 @@ class Report:
 
     def to_table(self) -> str:
         """As lines of text."""
-        lines = [f"{self.path}: {self.system or 'the system is open'}"]
+        lines = [f"{self.path}: {self.system or 'of no one system that is known'}"]
         for part in self.parts:
             lines.append(f"  {part.source}: {part.what}; {part.mapped} of {part.keys} keys fill {part.fills} weights")
             lines += [
@@ -182,12 +187,7 @@ def _is_converted(path: Path) -> bool:
 def _converted(folder: Path) -> Report:
     """A model folder of ours: is every tensor what was written?"""
     if not (folder / manifest.MANIFEST).is_file():
-        sources = open_sources(folder)
-        return Report(
-            path=str(folder),
-            parts=[_alone(source, AVLLM.name, AVLLM.what, []) for source in sources],
-            notes=["no manifest: it was not written by avllm convert, so its tensors cannot be checked"],
-        )
+        return _saved(folder)
     faults, told = manifest.check(folder), read_json(folder / manifest.MANIFEST)
     what = {kind.name: kind.what for kind in KINDS}
     parts = [f"{part['source']} ({what.get(part['kind'], part['kind'])})" for part in told.get("parts", [])]
@@ -210,3 +210,29 @@ def _converted(folder: Path) -> Report:
         problems=faults,
         notes=[f"made from: {', '.join(parts)}"],
     )
+
+
+def _saved(folder: Path) -> Report:
+    """A model folder that training or `save_pretrained` wrote: do names and shapes fit its configuration?"""
+    config = load_config(folder)
+    with torch.device("meta"):
+        expected, _ = unshared_state(AvllmForConditionalGeneration(config))
+    sources = open_sources(folder)
+    state = {name: tensor.meta() for source in sources for name, tensor in source.tensors.items()}
+    faults: list[str] = []
+    notes = ["no checksums: they are in folders that avllm convert wrote"]
+    if config.text_config.model_type == "mixtral":  # transformers stores its experts one by one
+        notes.append("names and shapes are not compared for this decoder")
+    else:
+        faults = problems({name: tensor.shape for name, tensor in expected.items()}, Renamed(state=state))
+    part = Found(
+        source=folder.name,
+        kind=AVLLM.name,
+        what=AVLLM.what,
+        keys=len(state),
+        mapped=len(state) - sum(not fault.startswith("missing") for fault in faults),
+        fills=sum(name in state for name in expected),
+    )
+    table = config.parsed().weights
+    system = table.table if table is not None else f"prompt {config.system['prompt']}"
+    return Report(path=str(folder), system=system, parts=[part], problems=faults, notes=notes)

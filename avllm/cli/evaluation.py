@@ -1,14 +1,21 @@
-"""Commands that measure: eval."""
+"""Commands that measure: eval, compare."""
 
 import argparse
+from pathlib import Path
 
 from avllm.cli.common import command
+from avllm.errors import DataError
 
 TOO_MUCH_MISSING = 3  # exit code
 
 
 def add(commands) -> None:
     """Adds them to the parser."""
+    for add_one in (_add_eval, _add_compare):
+        add_one(commands)
+
+
+def _add_eval(commands) -> None:
     parser = command(commands, "eval", _eval, "run a benchmark from its YAML")
     parser.add_argument("benchmark", help="a benchmark's YAML, for example eval_configs/nano.yaml")
     parser.add_argument(
@@ -33,5 +40,35 @@ def _eval(args: argparse.Namespace) -> int:
     report = run.rescore(found) if args.rescore else run.evaluate(found, resume=args.resume)
     if report is None:
         return 0
-    print(report.to_json() if args.json else f"{report.to_table()}\nwrote {found.out}/report.json")
+    print(report.to_json() if args.json else f"{report.to_table()}\nwrote report.json and report.html to {found.out}")
     return 0 if report.ok else TOO_MUCH_MISSING
+
+
+def _add_compare(commands) -> None:
+    parser = command(commands, "compare", _compare, "compare runs of a benchmark, with a paired test")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="folders of runs of avllm eval")
+    parser.add_argument("--out", type=Path, help="also write a page, for example compare.html")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from avllm.evaluation.log import write_whole
+    from avllm.evaluation.page import page, paired, run_names
+    from avllm.evaluation.run import stored
+
+    reports = [stored(folder) for folder in args.runs]
+    if len({report.name for report in reports}) > 1:
+        raise DataError(f"expected runs of one benchmark, got {', '.join(report.name for report in reports)}")
+    names = run_names(reports)
+    for name, report in zip(names, reports, strict=True):
+        print(f"{name}: {report.overall.percent()}, n {report.overall.n}")
+    for name, report in zip(names[1:], reports[1:], strict=True):
+        found = paired(reports[0], report)
+        if found is None:
+            print(f"{names[0]} and {name} have no sample in common")
+            continue
+        gap = f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        print(f"{names[0]} minus {name}: {gap}, p {found.p:.4f}, on {found.n} samples of both")
+    if args.out:
+        write_whole(args.out, page(reports))
+        print(f"wrote {args.out}")
+    return 0

@@ -21,6 +21,7 @@ from avllm.errors import DataError
 from avllm.evaluation.answering import answer, described, grouped, scored
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Log, Row, fingerprint, write_whole
+from avllm.evaluation.page import page
 from avllm.evaluation.report import Report
 from avllm.evaluation.sample import Sample
 
@@ -148,7 +149,28 @@ def _report(
         run=dict(header),
     )
     write_whole(path, report.to_json())
+    write_whole(path.with_suffix(".html"), page([report]))
     return report
+
+
+def stored(folder: str | Path) -> Report:
+    """The report of a run that ended, with the scores that its log holds.
+
+    Raises:
+        DataError: there is no log.
+    """
+    log = Log(folder)
+    header, rows = log.header(), log.rows()
+    if not rows:
+        raise DataError(f"{folder}: no log.jsonl with rows there; expected the folder of a run of avllm eval")
+    return Report(
+        name=header["benchmark"]["name"],
+        rows=tuple(sorted(rows.values(), key=lambda row: row["id"])),
+        missing=(),
+        num_without_media=0,
+        max_missing=1.0,
+        run=header,
+    )
 
 
 def _header(benchmark: Benchmark, assistant: Assistant | None) -> dict[str, Any]:

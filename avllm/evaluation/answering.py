@@ -47,12 +47,13 @@ def _perceived(
     def perceive(group: list[Sample]) -> list[Perceived] | AvllmError:
         sample = group[0]
         part = {"start_s": sample.start_s, "end_s": sample.end_s, "source_fps": sample.source_fps}
+        options: dict[str, Any] = {name: value for name, value in part.items() if value is not None}
         try:
             return assistant.perceive_all(
                 **sample.media,
                 audio_mode=benchmark.audio,
                 num_frames=benchmark.num_frames if "video" in sample.media else None,
-                **{name: value for name, value in part.items() if value is not None},
+                **options,
             )
         except AvllmError as error:
             return error

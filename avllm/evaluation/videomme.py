@@ -6,6 +6,7 @@ Below the folder: `test-00000-of-00001.parquet` (or the same rows as `test.json`
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class VideoMME:
         if not path.is_file():
             return entries(read_json(folder / "test.json"), str(folder / "test.json")), folder / "test.json"
         try:
-            from pyarrow import parquet
+            parquet = import_module("pyarrow.parquet")
         except ModuleNotFoundError as error:
             raise DataError(
                 f"{path}: reading Parquet needs the package pyarrow (pip install pyarrow); or write the same rows as "

@@ -10,7 +10,7 @@ from avllm.config import parse
 from avllm.errors import ConfigError, OutOfMemory
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
 from avllm.model.memory import LiveBytes
-from avllm.model.plan import Workload, out_of_memory_named, plan, smaller
+from avllm.model.plan import Workload, out_of_memory_named, plan
 from tests.model.tiny_av import AUDIO_TOKENS, TINY_AV, VIDEO_TOKENS
 
 NANO = Workload(dtype=torch.float32, text_tokens=20, new_tokens=40)
@@ -61,7 +61,7 @@ def test_published_sizes_are_planned_without_memory() -> None:
     whole = plan(config, Workload())
     assert whole.parameters == pytest.approx(8.6e9, rel=0.01)
     assert plan(config, Workload(quantization="nf4")).weights < 0.5 * whole.weights
-    kv = plan(config, Workload(text_tokens=1000)).kv_cache - plan(config, Workload(text_tokens=0)).kv_cache
+    kv = plan(config, Workload(text_tokens=1064)).kv_cache - whole.kv_cache  # 64 by default
     assert kv == 1000 * 2 * 32 * 4096 * 2  # tokens x (keys, values) x layers x width x bytes
 
 
@@ -73,8 +73,6 @@ def test_quantised_weights_cannot_be_trained_in_full() -> None:
 def test_a_failed_allocation_names_what_would_fit() -> None:
     config = AvllmConfig.from_yaml("nano")
     work = Workload(dtype=torch.float32, batch=4000, num_frames=16)
-    needed = plan(config, work).total
-    assert "batch=1" in [name for name, _ in smaller(config, work, needed // 2)]
     with (
         pytest.raises(OutOfMemory, match=r"batch=1 \("),
         out_of_memory_named(config, lambda: work, torch.device("cpu")),

@@ -37,7 +37,16 @@ def only(name, folder, *overrides):
 
 @pytest.mark.parametrize(
     "name",
-    ["mvbench", "mvbench_videochat2", "egoschema", "videomme", "nextqa", "perception_test", "activitynet_qa", *OPEN],
+    [
+        "mvbench",
+        "mvbench_videochat2",
+        "egoschema",
+        "videomme",
+        "nextqa",
+        "perception_test",
+        "activitynet_qa",
+        *sorted(OPEN),
+    ],
 )
 def test_a_benchmark_runs_from_its_yaml_on_its_layout(name, tmp_path, clip, nano):
     make = "mvbench" if name.startswith("mvbench") else "zero_shot_qa" if name in OPEN else name

@@ -72,7 +72,9 @@ def test_ctrl_c_ends_a_run_with_a_line_that_tells_how_to_go_on(questions):
     rows = [{"id": n, "video": f"{n % 12}.mp4", "question": f"What do you see? {n}"} for n in range(600)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     command = [*AVLLM, "run", str(source), str(out), "--media-root", str(questions), "--batch", "1"]
-    running = subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, text=True)
+    # A shell in the background lets its children ignore Ctrl-C; here it counts.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running = subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, text=True, **heed)
     while not out.exists() or not out.read_bytes():
         assert running.poll() is None
         time.sleep(0.01)

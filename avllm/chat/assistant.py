@@ -113,7 +113,10 @@ class Assistant:
         Raises:
             MediaError: it cannot be read.
         """
-        key = content_key(source, {"kind": kind, **options})
+        try:
+            key = content_key(source, {"kind": kind, **options})
+        except OSError as error:  # a file that may not be read, a disk that fails
+            raise MediaError(f"{error.filename or source}: {error.strerror or error}") from error
         found = self.store.get(key)
         if found is not None:
             return found

@@ -3,15 +3,14 @@
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from avllm.chat.ahead import answer_each, read_ahead
 from avllm.chat.assistant import Assistant, AudioMode, Request, load
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
@@ -198,9 +197,14 @@ def _rows(
         else:
             groups.setdefault(line.media, []).append(line)
     ready: list[tuple[Line, list[Perceived]]] = []
-    for group, media in _perceived(assistant, list(groups.values()), workers):
+
+    def perceive(group: list[Line]) -> list[Perceived]:
+        assert group[0].request is not None
+        return assistant.perceive_request(group[0].request)
+
+    for group, media in read_ahead(list(groups.values()), perceive, workers):
         if isinstance(media, AvllmError):
-            yield from ({"id": line.id, "error": _one_line(media)} for line in group)
+            yield from (_failed(line, media) for line in group)
             continue
         ready += [(line, media) for line in group]
         while len(ready) >= batch:
@@ -210,49 +214,13 @@ def _rows(
         yield from _answered(assistant, ready, max_new_tokens)
 
 
-def _perceived(
-    assistant: Assistant, groups: Sequence[list[Line]], workers: int
-) -> Iterator[tuple[list[Line], list[Perceived] | AvllmError]]:
-    """Each group with its media, which `workers` threads decode and encode ahead."""
-
-    def perceive(group: list[Line]) -> list[Perceived] | AvllmError:
-        assert group[0].request is not None
-        try:
-            return assistant.perceive_request(group[0].request)
-        except AvllmError as error:
-            return error
-
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[tuple[list[Line], Future[list[Perceived] | AvllmError]]] = deque()
-    try:
-        for group in groups:
-            waiting.append((group, pool.submit(perceive, group)))
-            if len(waiting) > workers:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _answered(
     assistant: Assistant, ready: Sequence[tuple[Line, list[Perceived]]], max_new_tokens: int | None
 ) -> Iterator[dict[str, Any]]:
-    """Answers side by side; when the batch fails, one by one, so that only the culprit becomes an error."""
     requests = [line.request for line, _ in ready if line.request is not None]
-    try:
-        replies = assistant.answers(requests, media=[media for _, media in ready], max_new_tokens=max_new_tokens)
-    except AvllmError as error:
-        if len(ready) == 1:
-            yield {"id": ready[0][0].id, "error": _one_line(error)}
-            return
-        for one in ready:
-            yield from _answered(assistant, [one], max_new_tokens)
-        return
+    replies = answer_each(assistant, requests, [media for _, media in ready], max_new_tokens=max_new_tokens)
     for (line, _), reply in zip(ready, replies, strict=True):
-        yield _row(line, reply)
+        yield _failed(line, reply) if isinstance(reply, AvllmError) else _row(line, reply)
 
 
 def _row(line: Line, reply: Reply) -> dict[str, Any]:
@@ -261,5 +229,5 @@ def _row(line: Line, reply: Reply) -> dict[str, Any]:
     return {"id": line.id, **plain}
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _failed(line: Line, error: AvllmError) -> dict[str, Any]:
+    return {"id": line.id, "error": " ".join(str(error).split())}

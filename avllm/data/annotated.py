@@ -1,5 +1,6 @@
 """What the readers of one annotation file share: its entries, each looked at once when the file is opened."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from avllm.data.annotations import Entry, read_entries
 from avllm.data.records import Record
 
 
-class Annotated:
+class Annotated(ABC):
     """Entries of a JSON or JSONL file as records.
 
     Args:
@@ -30,6 +31,6 @@ class Annotated:
         """The plain data of an entry, and the file and line or index that name it."""
         return self._entries[index]
 
+    @abstractmethod
     def record(self, index: int, seed: int) -> Record:
         """See `avllm.data.Source`."""
-        raise NotImplementedError

@@ -1,48 +1,12 @@
-"""Many questions about many media: media read ahead, questions answered side by side, faults kept to their own."""
+"""Many questions about many media, answered side by side, faults kept to their own."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from avllm.chat.assistant import Assistant, Request
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.errors import AvllmError
-
-Item = TypeVar("Item")
-
-
-def read_ahead(
-    items: Sequence[Item], perceive: Callable[[Item], list[Perceived]], workers: int
-) -> Iterator[tuple[Item, list[Perceived] | AvllmError]]:
-    """Each item with its media, or with what is wrong with them.
-
-    Args:
-        items: in the order in which they come back.
-        perceive: decodes and encodes the media of one item.
-        workers: threads that work ahead.
-    """
-
-    def attempt(item: Item) -> list[Perceived] | AvllmError:
-        try:
-            return perceive(item)
-        except AvllmError as error:
-            return error
-
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[tuple[Item, Future[list[Perceived] | AvllmError]]] = deque()
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(attempt, item)))
-            if len(waiting) > workers:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def answer_each(

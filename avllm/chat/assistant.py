@@ -16,9 +16,10 @@ from transformers.generation import StoppingCriteriaList
 
 from avllm.chat.generation import StopOnText
 from avllm.chat.reply import Reply
-from avllm.chat.store import MediaStore, Perceived, content_key
+from avllm.chat.store import MediaStore, Perceived
 from avllm.checkpoints.load import load_model
 from avllm.errors import ConfigError, DataError, MediaError, NoAudioStream
+from avllm.media import content_key
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor, Loaded, Turn
 from avllm.model.plan import Workload, out_of_memory_named
 from avllm.model.prompts import Kind

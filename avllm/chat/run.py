@@ -10,12 +10,13 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from avllm.chat.ahead import answer_each, read_ahead
+from avllm.chat.ahead import answer_each
 from avllm.chat.assistant import Assistant, AudioMode, Request, load
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.chat.threads import choose_threads
 from avllm.errors import AvllmError, DataError
+from avllm.media import read_ahead
 
 KINDS = ("video", "image", "audio")
 KEYS = {"id", "question", "system", "num_frames", "audio_mode", *KINDS}

@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from avllm.chat.ahead import answer_each, read_ahead
+from avllm.chat.ahead import answer_each
 from avllm.chat.assistant import Assistant, Request
 from avllm.chat.store import Perceived
 from avllm.errors import AvllmError
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Row, digest
 from avllm.evaluation.sample import Sample
+from avllm.media import read_ahead
 
 Asked = tuple[Sample, list[Perceived]]
 

@@ -1,7 +1,9 @@
 """Files, bytes and arrays to frames and waveforms with their times. No model is known in here."""
 
+from avllm.media.ahead import read_ahead
 from avllm.media.audio import open_audio
 from avllm.media.clips import Audio, Video
+from avllm.media.content import content_key
 from avllm.media.crop import crop_and_resize, to_pixels
 from avllm.media.fbank import FbankConfig, fbank_of, heard_spans
 from avllm.media.fit import CropOffset, Fit, Resample, Resize, fit_picture
@@ -26,6 +28,7 @@ __all__ = [
     "SegmentConfig",
     "Video",
     "audio_segments",
+    "content_key",
     "crop_and_resize",
     "fbank_of",
     "fit_picture",
@@ -35,6 +38,7 @@ __all__ = [
     "open_image",
     "open_video",
     "probe",
+    "read_ahead",
     "resample",
     "time_message",
     "to_pixels",

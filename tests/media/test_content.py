@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from avllm.chat.store import content_key
+from avllm.media import content_key
 
 
 def test_the_key_is_of_the_content_and_not_of_the_name(tmp_path):

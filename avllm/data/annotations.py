@@ -26,8 +26,12 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: no UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def read_entries(path: Path) -> list[Entry]:
+def read_entries(path: Path, *, lines: bool = False) -> list[Entry]:
     """Reads the entries of a JSON list, or of a `.jsonl` with one on each line.
+
+    Args:
+        path: of the file.
+        lines: there is one on each line, whatever the file is called.
 
     Returns:
         Each entry with its name in errors: `file[index]`, or `file:line` of a JSONL.
@@ -35,7 +39,7 @@ def read_entries(path: Path) -> list[Entry]:
     Raises:
         DataError: the file is missing, no JSON, or without entries; the line is named.
     """
-    if path.suffix != ".jsonl":
+    if path.suffix != ".jsonl" and not lines:
         return [(item, f"{path}[{index}]") for index, item in enumerate(entries(read_json(path), str(path)))]
     rows: list[Entry] = []
     try:

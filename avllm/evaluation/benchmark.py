@@ -32,7 +32,7 @@ class Benchmark:
         prompt: how samples are worded.
         model: name or folder of a system.
         out: folder of the run; by default outputs/eval/NAME_OF_THE_YAML.
-        limit: at most so many samples, spread evenly over the benchmark.
+        limit: at most so many questions, spread evenly over the benchmark.
         batch: questions answered side by side.
         workers: threads that decode and encode media ahead.
         audio: whether the sound of a video is used.
@@ -79,9 +79,13 @@ class Benchmark:
             if sample.id in seen:
                 raise DataError(f"{self.name}: the id {sample.id!r} occurs twice")
             seen.add(sample.id)
-        if self.limit is None or self.limit >= len(found):
+        units: dict[str, list[Sample]] = {}
+        for sample in found:
+            units.setdefault(sample.together or sample.id, []).append(sample)
+        if self.limit is None or self.limit >= len(units):
             return found
-        return [found[index * len(found) // self.limit] for index in range(self.limit)]
+        whole = list(units.values())
+        return [sample for index in range(self.limit) for sample in whole[index * len(whole) // self.limit]]
 
 
 def read_benchmark(

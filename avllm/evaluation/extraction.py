@@ -139,6 +139,13 @@ def first_words_agree(output: str, truth: str, *, empty_is_right: bool = False) 
     return said.replace(".", "") in right or right in said
 
 
+def scienceqa_letter(output: str) -> str:
+    """The letter that LLaVA's evaluation of ScienceQA reads: alone, before ". ", or after "The answer is "."""
+    text = output.replace("\n", ". ").strip()
+    found = re.fullmatch(r"([A-E])", text) or re.match(r"([A-E])\. ", text) or re.search(r"The answer is ([A-E])", text)
+    return found[1] if found else ""
+
+
 def _tidy(text: str) -> str:
     """Lower-case words without punctuation around them."""
     return " ".join(word.strip(".,;:!?\"'()[]") for word in text.lower().split()).strip()

@@ -74,6 +74,55 @@ def yes_or_no(answer: str) -> str:
     return "no" if {"no", "not"} & set(words) else "yes"
 
 
+def anls(answer: str, truths: Sequence[str]) -> float:
+    """Normalised Levenshtein similarity to the nearest truth; under a half it counts as none.
+
+    Source: Biten et al. (arXiv:1905.13648), equation 1.
+    """
+    said = " ".join(answer.lower().split())
+    near = [
+        1 - _edits(said, right) / max(len(said), len(right), 1)
+        for right in (" ".join(t.lower().split()) for t in truths)
+    ]
+    best = max(near, default=0.0)
+    return best if best > 0.5 else 0.0
+
+
+def _edits(first: str, second: str) -> int:
+    row = list(range(len(second) + 1))
+    for index, letter in enumerate(first, start=1):
+        before, row = row, [index]
+        for other, place in zip(second, range(1, len(second) + 1), strict=True):
+            row.append(min(before[place] + 1, row[-1] + 1, before[place - 1] + (letter != other)))
+    return row[-1]
+
+
+def detection(pairs: Sequence[tuple[str, str]]) -> dict[str, "Mean"]:
+    """F1, precision and recall of yes, and the share of yes among the answers, as POPE reports them.
+
+    Args:
+        pairs: what was said and what is right, yes or no each.
+    """
+    sides = (("yes", "yes"), ("yes", "no"), ("no", "yes"), ("no", "no"))
+    counts = np.array([pairs.count(side) for side in sides], dtype=np.float64)
+    # The four counts of a resample follow this law; no sample has to be drawn one by one.
+    drawn = np.random.default_rng(_SEED).multinomial(len(pairs), counts / max(len(pairs), 1), size=_DRAWS)
+    found = {}
+    for name, value, many in zip(("F1", "precision", "recall", "yes"), _rates(counts), _rates(drawn.T), strict=True):
+        low, high = np.percentile(many, [2.5, 97.5])
+        found[name] = Mean.near(float(value), float(low), float(high), n=len(pairs))
+    return found
+
+
+def _rates(counts: np.ndarray) -> tuple[np.ndarray, ...]:
+    """F1, precision, recall and share of yes from true yes, false yes, false no, true no; 0 where nothing counts."""
+    hits, false_yes, false_no, _ = counts
+    least = 1e-12
+    precision, recall = hits / np.maximum(hits + false_yes, least), hits / np.maximum(hits + false_no, least)
+    f1 = 2 * hits / np.maximum(2 * hits + false_yes + false_no, least)
+    return f1, precision, recall, (hits + false_yes) / np.maximum(counts.sum(axis=0), least)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mean:
     """The mean of n scores with its 95 % bootstrap interval; None where there are no scores."""
@@ -98,6 +147,11 @@ class Mean:
             low, high = (0.0, 1 - edge) if values[0] == 0 else (edge, 1.0)
         rounded = [round(float(value), 6) for value in (values.mean(), low, high)]
         return cls(mean=rounded[0], low=rounded[1], high=rounded[2], n=len(values))
+
+    @classmethod
+    def near(cls, mean: float, low: float, high: float, *, n: int) -> "Mean":
+        """A figure of n samples together, which is no mean of theirs, with its interval."""
+        return cls(mean=round(mean, 6), low=round(low, 6), high=round(high, 6), n=n)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from avllm.evaluation.extraction import LETTERS
 from avllm.evaluation.metrics import Mean, Paired
-from avllm.evaluation.report import Report
+from avllm.evaluation.report import Report, scores
 from avllm.evaluation.stills import stills
 
 COLOURS = ("#2f6fde", "#d9822b", "#2b9a66", "#8e4ec6", "#c2405f", "#4a6a7a")
@@ -53,9 +53,7 @@ def run_names(reports: Sequence[Report]) -> list[str]:
 
 def paired(first: Report, second: Report) -> Paired | None:
     """The paired test on the samples that both have a score for; None if there is none."""
-    ours, theirs = (
-        {row["id"]: row["score"] for row in report.answered if row["score"] is not None} for report in (first, second)
-    )
+    ours, theirs = (scores(report.answered) for report in (first, second))
     both = [name for name in ours if name in theirs]
     return Paired.of([ours[name] for name in both], [theirs[name] for name in both]) if both else None
 
@@ -89,6 +87,10 @@ def _scores(reports: Sequence[Report], names: Sequence[str]) -> str:
         if keys:
             rows.append(f"<tr><th>{escape(title)}<th><th class=n>score, 95 % interval<th class=n>n</tr>")
         rows += [_row(key, [mean.get(key, Mean.of([])) for mean in means]) for key in keys]
+    for part, some in reports[0].measures.items():
+        rows.append(f"<tr><th>{escape(part)}<th><th class=n>figure, 95 % interval<th class=n>n</tr>")
+        others = [report.measures.get(part, {}) for report in reports]
+        rows += [_row(name, [other.get(name, Mean.of([])) for other in others]) for name in some]
     return f"<h2>Scores</h2><p>{legend}</p><div class=box><table>{''.join(rows)}</table></div>"
 
 
@@ -102,8 +104,9 @@ def _row(title: str, means: Sequence[Mean], kind: str = "") -> str:
 def _bar(mean: Mean, colour: str) -> str:
     if mean.mean is None or mean.low is None or mean.high is None:
         return "<div class=bar></div>"
-    whisker = f'<u style="left:{100 * mean.low:.2f}%;width:{100 * (mean.high - mean.low):.2f}%"></u>'
-    return f'<div class=bar><i style="width:{100 * mean.mean:.2f}%;background:{colour}"></i>{whisker}</div>'
+    mid, low, high = (100 * min(value, 1.0) for value in (mean.mean, mean.low, mean.high))  # CIDEr-D goes up to 10
+    whisker = f'<u style="left:{low:.2f}%;width:{high - low:.2f}%"></u>'
+    return f'<div class=bar><i style="width:{mid:.2f}%;background:{colour}"></i>{whisker}</div>'
 
 
 def _tests(reports: Sequence[Report], names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from avllm.evaluation.egoschema import EgoSchema
 from avllm.evaluation.mvbench import MVBench
 from avllm.evaluation.nextqa import NextQA
 from avllm.evaluation.perception_test import PerceptionTest
+from avllm.evaluation.video_chatgpt import VideoChatGPT
 from avllm.evaluation.videomme import VideoMME
 from avllm.evaluation.zero_shot_qa import ZeroShotQA
 
@@ -12,6 +13,7 @@ READERS: dict[str, type] = {
     "mvbench": MVBench,
     "nextqa": NextQA,
     "perception_test": PerceptionTest,
+    "video_chatgpt": VideoChatGPT,
     "videomme": VideoMME,
     "zero_shot_qa": ZeroShotQA,
 }

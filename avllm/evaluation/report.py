@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ class Report:
         num_without_media: samples that were not asked for that reason.
         max_missing: highest share of samples without an answer.
         run: the header of the log.
+        measures: figures of many answers together, by category ("all" for all) and name.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Report:
     num_without_media: int
     max_missing: float
     run: Mapping[str, Any]
+    measures: Mapping[str, Mapping[str, Mean]] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[Mapping[str, Any]]:
@@ -78,6 +80,7 @@ class Report:
             "overall": self.overall.to_dict(),
             "categories": {name: mean.to_dict() for name, mean in self.categories.items()},
             "groups": {name: {k: v.to_dict() for k, v in split.items()} for name, split in self.groups.items()},
+            "measures": {part: {k: v.to_dict() for k, v in some.items()} for part, some in self.measures.items()},
             "samples": self.num_samples,
             "answered": len(self.answered),
             "nothing_read": sum(not row["read_as"] for row in self.answered),
@@ -106,6 +109,10 @@ class Report:
             table.add_section()
             for value, mean in split.items():
                 table.add_row(f"{name}: {value}", mean.percent(), str(mean.n))
+        for part, some in self.measures.items():
+            table.add_section()
+            for name, mean in some.items():
+                table.add_row(f"{part}: {name}", mean.percent(), str(mean.n))
         table.add_section()
         table.add_row("all", self.overall.percent(), str(self.overall.n), style="bold")
         console = Console(width=100)
@@ -138,4 +145,14 @@ def _split(rows: Iterable[Mapping[str, Any]], key: Any) -> dict[str, Mean]:
 
 
 def _mean(rows: Iterable[Mapping[str, Any]]) -> Mean:
-    return Mean.of([row["score"] for row in rows if row["score"] is not None])
+    return Mean.of(list(scores(rows).values()))
+
+
+def scores(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Scores of the questions with a truth; of rows that count as one question, the worst."""
+    found: dict[str, float] = {}
+    for row in rows:
+        if row["score"] is not None:
+            name = row.get("together") or row["id"]
+            found[name] = min(found.get(name, row["score"]), row["score"])
+    return found

@@ -24,6 +24,7 @@ from avllm.evaluation.log import Log, Row, fingerprint, write_whole
 from avllm.evaluation.page import page
 from avllm.evaluation.report import Report
 from avllm.evaluation.sample import Sample
+from avllm.evaluation.scoring import measures
 
 # What may differ between a run and the one that resumes it.
 _FREE = ("batch", "workers", "limit", "out", "device", "score", "max_missing", "model", "data", "name")
@@ -140,9 +141,11 @@ def _report(
     else:
         absent = list(dict.fromkeys(path for sample in samples for path in sample.missing))
         num_without_media = sum(bool(sample.missing) for sample in samples)
+    rows_scored = tuple(sorted(kept, key=lambda row: row["id"]))
     report = Report(
         name=benchmark.name,
-        rows=tuple(sorted(kept, key=lambda row: row["id"])),
+        rows=rows_scored,
+        measures=measures(benchmark.score, [row for row in rows_scored if "error" not in row]),
         missing=tuple(absent),
         num_without_media=num_without_media,
         max_missing=benchmark.max_missing,

@@ -54,6 +54,7 @@ class ZeroShotQA:
                 media={"video": self._video(folder, text(entry, "video_name", where))},
                 accepted=(text(answers[name], "answer", f"{answers_path}: {name}"),),
                 category=_kind(kind, question),
+                aspects=("match",),
             )
 
     def _video(self, folder: Path, name: str) -> Path:

@@ -109,3 +109,12 @@ def zero_shot_qa(folder: Path, clip: Path, *, name: str = "a_1_9", file: str = "
 
 def activitynet_qa(folder: Path, clip: Path) -> None:
     zero_shot_qa(folder, clip, name="1QIUV7WYKXg", file="all_test/v_1QIUV7WYKXg.mp4", type=5)
+
+
+def video_chatgpt(folder: Path, clip: Path) -> None:
+    asked = {"Q": "What happens in the video?", "A": "A red bell moves to the left.", "video_name": "v_1_ab"}
+    write(folder / "generic_qa.json", [asked])
+    write(folder / "temporal_qa.json", [asked])
+    twice = {"Q1": "Which thing is there?", "Q2": "What is to be seen?", "A": "A bell.", "video_name": "v_1_ab"}
+    write(folder / "consistency_qa.json", [twice])
+    place(clip, folder / "Test_Videos" / "v_1_ab.mp4")

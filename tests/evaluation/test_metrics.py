@@ -1,7 +1,30 @@
 import numpy as np
 import pytest
 
-from avllm.evaluation.metrics import Mean, Paired, normalise_vqa, says, vqa_accuracy, yes_or_no
+from avllm.evaluation.captions import bleu, cider_d, rouge_l
+from avllm.evaluation.metrics import (
+    Mean,
+    Paired,
+    anls,
+    detection,
+    normalise_vqa,
+    says,
+    vqa_accuracy,
+    yes_or_no,
+)
+
+CAPTIONS = (
+    "a man is playing a guitar on stage",
+    "two dogs run in the park",
+    "a woman",
+    "the cat sat on the mat and then the cat sat on the mat",
+)
+REFERENCES = (
+    ("a man plays the guitar on a stage", "someone is playing guitar", "a man is playing a guitar"),
+    ("two dogs are running in a park", "dogs run in the green park"),
+    ("a woman slices an onion in a kitchen", "a woman is cutting an onion"),
+    ("the cat sat on the mat",),
+)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +94,41 @@ def test_a_paired_test_sees_a_small_steady_gain_and_no_gain_in_noise():
     assert (same.difference, same.p) == (0.0, 1.0)
     with pytest.raises(ValueError, match="the same samples"):
         Paired.of([1.0], [1.0, 0.0])
+
+
+def test_captions_score_as_the_evaluation_of_coco_scores_them():
+    # Figures of pycocoevalcap 1.2 for these captions.
+    assert cider_d(CAPTIONS, REFERENCES) == pytest.approx([3.988518, 3.831583, 1.590517, 1.850616], abs=1e-6)
+    found = [rouge_l(said, right) for said, right in zip(CAPTIONS, REFERENCES, strict=True)]
+    assert found == pytest.approx([0.879808, 0.833333, 0.458647, 0.646643], abs=1e-6)
+    assert rouge_l("", ["a cat"]) == rouge_l("a dog", ["the cat"]) == 0.0
+    assert cider_d(["", "x"], [["a cat"], ["a dog"]]) == [0.0, 0.0]
+
+
+def test_bleu_is_that_of_sacrebleu():
+    found = bleu(["the cat is on the mat"] * 3, [["The cat is on the mat"]] * 3)
+    assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
+    some = bleu(CAPTIONS, REFERENCES)
+    assert some.low < some.mean < some.high
+    assert bleu(["a cat"], [["a dog"]]).n == 1
+
+
+def test_near_letters_count_and_far_ones_do_not():
+    assert anls("Hello World", ["hello world"]) == 1.0
+    assert anls("helo", ["hello", "x"]) == pytest.approx(0.8)
+    assert anls("abc", ["xyz"]) == 0.0
+    assert anls("", ["x"]) == 0.0
+
+
+def test_yes_is_detected_with_precision_and_recall_and_their_intervals():
+    pairs = [("yes", "yes")] * 30 + [("yes", "no")] * 10 + [("no", "yes")] * 20 + [("no", "no")] * 40
+    found = detection(pairs)
+    assert found["precision"].mean == pytest.approx(0.75)
+    assert found["recall"].mean == pytest.approx(0.6)
+    assert found["F1"].mean == pytest.approx(2 * 0.75 * 0.6 / 1.35, abs=1e-6)
+    assert found["yes"].mean == pytest.approx(0.4)
+    # The share of yes is a plain mean, so its interval is that of a mean.
+    plain = Mean.of([float(said == "yes") for said, _ in pairs])
+    assert found["yes"].low == pytest.approx(plain.low, abs=0.015)
+    assert found["yes"].high == pytest.approx(plain.high, abs=0.015)
+    assert detection([("no", "no")])["F1"].mean == 0.0

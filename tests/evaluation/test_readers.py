@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from avllm.chat import load
 from avllm.errors import ConfigError, DataError
+from avllm.evaluation.aspects import ASPECTS
 from avllm.evaluation.benchmark import read_benchmark
 from avllm.evaluation.mvbench import TASKS
 from avllm.evaluation.run import evaluate
@@ -105,14 +108,33 @@ def test_videomme_shows_the_subtitles_of_the_frames(tmp_path, clip):
 
 
 def test_videomme_reads_its_parquet_file(tmp_path, clip):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     layouts.videomme(tmp_path, clip)
     expected = only("videomme", tmp_path)
     (tmp_path / "test.json").unlink()
     parquet.write_table(pyarrow.Table.from_pylist(layouts.videomme_rows()), tmp_path / "test-00000-of-00001.parquet")
     assert only("videomme", tmp_path) == expected
+
+
+def test_video_chatgpt_names_what_a_judge_looks_at_and_keeps_two_wordings_together(tmp_path, clip, nano):
+    layouts.video_chatgpt(tmp_path, clip)
+    bench = read("video_chatgpt", tmp_path, "max_new_tokens=12")
+    samples = bench.samples()
+    assert [sample.aspects for sample in samples] == [
+        ("correctness", "detail", "context"), ("temporal",), ("consistency",), ("consistency",),
+    ]  # fmt: skip
+    assert {name for sample in samples for name in sample.aspects} <= set(ASPECTS)
+    assert [sample.together for sample in samples] == ["", "", "consistency/0", "consistency/0"]
+    assert len(read("video_chatgpt", tmp_path, "limit=2").samples()) == 2
+
+    report = evaluate(bench, assistant=nano)
+
+    assert report.categories["consistency"].n == 1
+    assert set(report.measures["all"]) == {"CIDEr-D", "BLEU-4"}
+    assert set(report.measures) == {"all", "consistency", "generic", "temporal"}
+    pair = [row for row in report.rows if row["category"] == "consistency"]
+    shown = ASPECTS["consistency"].asked(pair)
+    assert f"Predicted Answer to Question 2: {pair[1]['answer']}" in shown
+    assert "Correct Answer: A bell." in shown
 
 
 def test_nextqa_perception_test_and_the_open_ones_keep_what_is_published(tmp_path, clip):

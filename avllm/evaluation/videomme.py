@@ -63,7 +63,7 @@ class VideoMME:
             parquet = import_module("pyarrow.parquet")
         except ModuleNotFoundError as error:
             raise DataError(
-                f"{path}: reading Parquet needs the package pyarrow (pip install 'avllm[eval]'); or write the same rows as "
-                f"{folder / 'test.json'} and move this file away"
+                f"{path}: reading Parquet needs the package pyarrow (pip install 'avllm[eval]'); or write the same "
+                f"rows as {folder / 'test.json'} and move this file away"
             ) from error
         return parquet.read_table(path).to_pylist(), path

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Protocol
 from avllm import config
 from avllm.config import Choice
 from avllm.errors import ConfigError, DataError
+from avllm.evaluation.judge import Judge
 from avllm.evaluation.readers import READERS
 from avllm.evaluation.sample import PromptText, Sample
 from avllm.evaluation.scoring import SCORERS
@@ -30,6 +31,7 @@ class Benchmark:
         data: the reader, by its `kind`, and its options.
         score: how answers are scored, by its `kind`, and its options.
         prompt: how samples are worded.
+        judge: who judges open answers beside the score; by default nobody.
         model: name or folder of a system.
         out: folder of the run; by default outputs/eval/NAME_OF_THE_YAML.
         limit: at most so many questions, spread evenly over the benchmark.
@@ -47,6 +49,7 @@ class Benchmark:
     data: Any
     score: Annotated[Any, Choice(SCORERS)]
     prompt: PromptText = field(default_factory=PromptText)
+    judge: Judge = field(default_factory=Judge)
     model: str = "nano"
     out: str = ""
     limit: int | None = None

@@ -45,7 +45,7 @@ class Log:
     def header(self) -> dict[str, Any]:
         """What the first line says of the run; nothing when there is no log."""
         for path in self._paths():
-            for row in _whole_rows(path):
+            for row in whole_rows(path):
                 if "run" in row:
                     return row["run"]
         return {}
@@ -58,7 +58,7 @@ class Log:
         """
         found: dict[str, Row] = {}
         for path in self._paths():
-            for row in _whole_rows(path):
+            for row in whole_rows(path):
                 if "run" not in row:
                     found.setdefault(row["id"], row)
         return found
@@ -70,14 +70,7 @@ class Log:
         Raises:
             DataError: another process writes to it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise DataError(f"{self.path}: another run is writing to it; wait for it, or set out=DIR") from error
-            os.truncate(self.path, _whole_bytes(self.path))
-            appender = Appender(file)
+        with appending(self.path) as appender:
             if not self.path.stat().st_size:
                 appender.add([{"run": dict(header)}])
             yield appender
@@ -99,6 +92,27 @@ class Appender:
         os.fsync(self._file.fileno())
 
 
+@contextmanager
+def appending(path: Path, *, wait: bool = False) -> Iterator[Appender]:
+    """Opens a file of rows for one process alone; a row that a kill cut off is removed first.
+
+    Args:
+        path: the file; made if it is not there.
+        wait: until another process has done with it.
+
+    Raises:
+        DataError: another process writes to it, and `wait` is off.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(f"{path}: another run is writing to it; wait for it, or set out=DIR") from error
+        os.truncate(path, _whole_bytes(path))
+        yield Appender(file)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +126,12 @@ def _whole_bytes(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1
 
 
-def _whole_rows(path: Path) -> Iterator[Row]:
+def whole_rows(path: Path) -> Iterator[Row]:
+    """Rows and headers of a file, without a last row that is not whole.
+
+    Raises:
+        DataError: a line is neither.
+    """
     data = path.read_bytes()[: _whole_bytes(path)]
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from avllm.evaluation.judge import FILE
+from avllm.evaluation.judgement import OFFLINE, Judgement, judgements
 from avllm.evaluation.metrics import Mean
 
 
@@ -21,6 +23,7 @@ class Report:
         max_missing: highest share of samples without an answer.
         run: the header of the log.
         measures: figures of many answers together, by category ("all" for all) and name.
+        judges: by model, the tokens, the cost, and who said that it answered.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Report:
     max_missing: float
     run: Mapping[str, Any]
     measures: Mapping[str, Mapping[str, Mean]] = field(default_factory=dict)
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[Mapping[str, Any]]:
@@ -72,6 +76,17 @@ class Report:
         names = dict.fromkeys(name for row in self.answered for name in row.get("groups", {}))
         return {name: _split(self.answered, lambda row, n=name: row.get("groups", {}).get(n)) for name in names}
 
+    @cached_property
+    def judgements(self) -> dict[str, dict[str, Judgement]]:
+        """What the judges said: model -> aspect."""
+        return {model: judgements(self.answered, model) for model in self.judges}
+
+    @cached_property
+    def offline(self) -> dict[str, Mean]:
+        """Open answers without a judge: equal to an accepted one, equal in VQA's normal form, holding it."""
+        rows = [row for row in self.answered if row.get("accepted")]
+        return {name: Mean.of([float(rule(row)) for row in rows]) for name, rule in OFFLINE.items()} if rows else {}
+
     def to_dict(self) -> dict[str, Any]:
         """The form of report.json."""
         return {
@@ -81,6 +96,11 @@ class Report:
             "categories": {name: mean.to_dict() for name, mean in self.categories.items()},
             "groups": {name: {k: v.to_dict() for k, v in split.items()} for name, split in self.groups.items()},
             "measures": {part: {k: v.to_dict() for k, v in some.items()} for part, some in self.measures.items()},
+            "offline": {name: mean.to_dict() for name, mean in self.offline.items()},
+            "judges": {
+                model: {**self.judges[model], "aspects": {name: one.to_dict() for name, one in found.items()}}
+                for model, found in self.judgements.items()
+            },
             "samples": self.num_samples,
             "answered": len(self.answered),
             "nothing_read": sum(not row["read_as"] for row in self.answered),
@@ -115,10 +135,23 @@ class Report:
                 table.add_row(f"{part}: {name}", mean.percent(), str(mean.n))
         table.add_section()
         table.add_row("all", self.overall.percent(), str(self.overall.n), style="bold")
+        for name, words, n in self.judge_lines():
+            table.add_section()
+            table.add_row(name, words, str(n))
         console = Console(width=100)
         with console.capture() as captured:
             console.print(table)
         return "\n".join([captured.get().rstrip(), *self._remarks()])
+
+    def judge_lines(self) -> Iterable[tuple[str, str, int]]:
+        """What judges said: name, figure and number of answers; beside yes and no, what rules say of these."""
+        asks_verdict = False
+        for model, found in self.judgements.items():
+            for aspect, one in found.items():
+                yield f"{model}: {aspect}", one.words(), one.score.n
+                asks_verdict |= one.accuracy is not None
+        if asks_verdict:
+            yield from ((f"offline: {name}", mean.percent(), mean.n) for name, mean in self.offline.items())
 
     def _remarks(self) -> Iterable[str]:
         unread = sum(not row["read_as"] for row in self.answered)
@@ -129,6 +162,14 @@ class Report:
         if self.missing:
             shown = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
             yield f"{len(self.missing)} media of {self.num_without_media} samples are missing: {shown}"
+        for model, spent in self.judges.items():
+            cost = "" if spent["cost"] is None else f", cost {spent['cost']:.4f}"
+            yield f"judge {model}: {spent['tokens'][0]} tokens in, {spent['tokens'][1]} out{cost}"
+            if len(spent["served_by"]) > 1:
+                yield f"judge {model}: changed meanwhile: {', '.join(spent['served_by'])}"
+            failed = sum(one.failed for one in self.judgements[model].values())
+            if failed:
+                yield f"judge {model}: {failed} verdicts failed, --resume asks for them again; see {FILE}"
         if not self.ok:
             yield (
                 f"{100 * self.missing_share:.1f} % of the samples have no answer, allowed are "

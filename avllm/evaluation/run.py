@@ -17,7 +17,8 @@ from avllm.chat.assistant import Assistant, load
 from avllm.chat.threads import choose_threads
 from avllm.checkpoints.load import find_model
 from avllm.config import to_plain
-from avllm.errors import DataError
+from avllm.errors import AvllmError, DataError
+from avllm.evaluation import judge
 from avllm.evaluation.answering import answer, described, grouped, scored
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Log, Row, fingerprint, write_whole
@@ -27,7 +28,7 @@ from avllm.evaluation.sample import Sample
 from avllm.evaluation.scoring import measures
 
 # What may differ between a run and the one that resumes it.
-_FREE = ("batch", "workers", "limit", "out", "device", "score", "max_missing", "model", "data", "name")
+_FREE = ("batch", "workers", "limit", "out", "device", "score", "judge", "max_missing", "model", "data", "name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,9 @@ def evaluate(benchmark: Benchmark, *, resume: bool = False, assistant: Assistant
     work = plan(benchmark, resume=resume or num_processes > 1)
     header = _header(benchmark, assistant)
     _check_same_run(log.header(), header, benchmark.out)
+    if benchmark.judge.url:
+        with benchmark.judge.endpoint():  # a key that is missing is said before the work
+            pass
     # Shares are cut from all samples: what is answered already differs from process to process.
     mine = {sample.id for group in grouped(work.samples)[rank::num_processes] for sample in group}
     todo = [sample for sample in work.todo if sample.id in mine]
@@ -141,6 +145,13 @@ def _report(
     else:
         absent = list(dict.fromkeys(path for sample in samples for path in sample.missing))
         num_without_media = sum(bool(sample.missing) for sample in samples)
+    failed: AvllmError | None = None
+    if benchmark.judge.url:
+        try:
+            judge.ask(benchmark.judge, kept, Path(benchmark.out))
+        except AvllmError as error:  # the report is written all the same
+            failed = error
+    kept, judges = judge.judged(Path(benchmark.out), kept)
     rows_scored = tuple(sorted(kept, key=lambda row: row["id"]))
     report = Report(
         name=benchmark.name,
@@ -150,9 +161,12 @@ def _report(
         num_without_media=num_without_media,
         max_missing=benchmark.max_missing,
         run=dict(header),
+        judges=judges,
     )
     write_whole(path, report.to_json())
     write_whole(path.with_suffix(".html"), page([report]))
+    if failed is not None:
+        raise failed
     return report
 
 
@@ -163,16 +177,18 @@ def stored(folder: str | Path) -> Report:
         DataError: there is no log.
     """
     log = Log(folder)
-    header, rows = log.header(), log.rows()
+    header, rows = log.header(), list(log.rows().values())
     if not rows:
         raise DataError(f"{folder}: no log.jsonl with rows there; expected the folder of a run of avllm eval")
+    rows, judges = judge.judged(Path(folder), rows)
     return Report(
         name=header["benchmark"]["name"],
-        rows=tuple(sorted(rows.values(), key=lambda row: row["id"])),
+        rows=tuple(sorted(rows, key=lambda row: row["id"])),
         missing=(),
         num_without_media=0,
         max_missing=1.0,
         run=header,
+        judges=judges,
     )
 
 

@@ -1,6 +1,7 @@
 """A benchmark whose samples are given, and an assistant that answers without a model."""
 
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,19 @@ from avllm.chat.reply import Reply
 from avllm.errors import MediaError
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.sample import PromptText, Sample
-from avllm.evaluation.scoring import MultipleChoice
+from avllm.evaluation.scoring import Contains, MultipleChoice
 
 OPTIONS = ("left", "right", "up")
+OPEN = "XYZ"  # answers to open questions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Eight clips with five questions each; files are empty."""
+    """Clips with five questions each, multiple choice or open; files are empty."""
 
     folder: str
     clips: int = 8
+    is_open: bool = False
 
     def samples(self) -> Sequence[Sample]:
         return [
@@ -28,8 +31,9 @@ class Given:
                 id=f"{clip}/{index}",
                 question=f"Where does thing {index} go?",
                 media={"video": Path(self.folder) / f"{clip}.mp4"},
-                options=OPTIONS,
-                truth=(clip + index) % 3,
+                options=() if self.is_open else OPTIONS,
+                truth=None if self.is_open else (clip + index) % 3,
+                accepted=(f"({OPEN[(clip + index) % 3]})",) if self.is_open else (),
                 category="odd" if index % 2 else "even",
                 groups={"length": "short" if clip < 4 else "long"},
             )
@@ -39,14 +43,14 @@ class Given:
 
 
 class FakeAssistant:
-    """Chooses by the length of the question; counts what it opens and answers."""
+    """Chooses by a hash of medium and question; counts what it opens and answers."""
 
     name = "fake"
 
-    def __init__(self, *, seconds: float = 0.0, broken: str = "none") -> None:
+    def __init__(self, *, seconds: float = 0.0, broken: str = "none", letters: str = "ABC") -> None:
         self.opened: list[str] = []
         self.asked: list[str] = []
-        self.seconds, self.broken = seconds, broken
+        self.seconds, self.broken, self.letters = seconds, broken, letters
 
     def perceive_all(self, *, video, **options):
         self.opened.append(Path(video).name)
@@ -59,19 +63,22 @@ class FakeAssistant:
         time.sleep(self.seconds)
         self.asked += [f"{found[0].key}: {item.question}" for item, found in zip(requests, media, strict=True)]
         return [
-            Reply(question=item.question, answer=f"({'ABC'[len(found[0].key + item.question) % 3]})", frames=(0.0, 1.0))
+            Reply(question=item.question, answer=self._choice(found[0].key + item.question), frames=(0.0, 1.0))
             for item, found in zip(requests, media, strict=True)
         ]
 
+    def _choice(self, text: str) -> str:
+        return f"({self.letters[zlib.crc32(text.encode()) % len(self.letters)]})"
 
-def benchmark(folder: Path, **changes) -> Benchmark:
+
+def benchmark(folder: Path, *, clips: int = 8, **changes) -> Benchmark:
     """A benchmark of `Given`; its clips are made."""
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    for clip in range(8):
+    for clip in range(clips):
         (folder / "clips" / f"{clip}.mp4").touch()
     settings = {
         "name": "given",
-        "data": Given(folder=str(folder / "clips")),
+        "data": Given(folder=str(folder / "clips"), clips=clips),
         "score": MultipleChoice(),
         "prompt": PromptText(template="{question}\n{options}"),
         "out": str(folder / "out"),
@@ -79,3 +86,9 @@ def benchmark(folder: Path, **changes) -> Benchmark:
         **changes,
     }
     return Benchmark(**settings)
+
+
+def open_benchmark(folder: Path, *, clips: int = 2, **changes) -> Benchmark:
+    """The same with open questions."""
+    data = Given(folder=str(folder / "clips"), clips=clips, is_open=True)
+    return benchmark(folder, clips=clips, data=data, score=Contains(), prompt=PromptText(), **changes)

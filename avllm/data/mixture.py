@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from avllm.data.grouping import WINDOW, Outlines, grouped
 from avllm.data.records import Record, Source
 from avllm.errors import DataError, MediaError
 
@@ -62,6 +63,7 @@ class Order(Sampler[list[Draw]]):
         batch: samples per process.
         seed: of order and draws.
         mix: one dataset per batch, or each sample from any.
+        outlines: of the datasets, to put samples alike into one batch; None leaves them as they come.
         rank: this process.
         world: number of processes; together they see the batches of one process with `world` times the batch.
     """
@@ -75,6 +77,7 @@ class Order(Sampler[list[Draw]]):
         batch: int,
         seed: int,
         mix: str = "batch",
+        outlines: Outlines | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -84,6 +87,7 @@ class Order(Sampler[list[Draw]]):
         self.sizes = sizes
         self.num_batches, self.batch, self.seed = num_batches, batch, seed
         self.rank, self.world = rank, world
+        self.mix, self.outlines = mix, outlines
         self.start = 0
         draws = num_batches if mix == "batch" else num_batches * batch * world
         shares = np.asarray(ratios, dtype=np.float64) / np.sum(ratios)
@@ -97,14 +101,23 @@ class Order(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         """Yields the batches from number `start` on."""
         whole = self.batch * self.world
-        seen = np.bincount(self._choice[: self.start * whole], minlength=len(self.sizes)).tolist()
-        for number in range(self.start, self.num_batches):
-            chosen = self._choice[number * whole : (number + 1) * whole].tolist()
+        window = 1 if self.outlines is None else WINDOW
+        first = self.start - self.start % window
+        seen = np.bincount(self._choice[: first * whole], minlength=len(self.sizes)).tolist()
+        for number in range(first, self.num_batches, window):
             draws = []
-            for source in chosen:
+            for source in self._choice[number * whole : (number + window) * whole].tolist():
                 draws.append(self._draw(source, seen[source]))
                 seen[source] += 1
-            yield draws[self.rank * self.batch : (self.rank + 1) * self.batch]
+            for batch in self._arranged(draws, number)[max(0, self.start - number) :]:
+                yield batch[self.rank * self.batch : (self.rank + 1) * self.batch]
+
+    def _arranged(self, draws: list[Draw], number: int) -> list[list[Draw]]:
+        if self.outlines is None:
+            return [draws]
+        rng = np.random.default_rng([self.seed, 2, number])
+        whole = self.batch * self.world
+        return grouped(draws, self.outlines, batch=whole, one_source=self.mix == "batch", rng=rng)
 
     def _draw(self, source: int, position: int) -> Draw:
         number, offset = divmod(position, self.sizes[source])

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ TRAINABLE = "trainable.safetensors"
 PREFIX, UNFINISHED = "step-", ".unfinished-"
 
 
-def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int) -> Path:
+def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int, also: Collection[Path] = ()) -> Path:
     """Stores the state after `step`; older ones beyond `keep` go when it is safe on disk.
 
     Args:
@@ -25,8 +25,9 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int) -
         step: steps done.
         fill: writes the files into an empty folder.
         keep: how many of the newest stay.
+        also: older ones that stay as well.
     """
-    target = folder / f"{PREFIX}{step:08d}"
+    target = folder_of(folder, step)
     unfinished = folder / f"{UNFINISHED}{target.name}"
     for left in folder.glob(f"{UNFINISHED}{PREFIX}*"):  # by a crash
         shutil.rmtree(left)
@@ -38,7 +39,7 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int) -
     else:
         unfinished.rename(target)
         sync_folder(folder)
-    for old in stored(folder)[:-keep]:
+    for old in set(stored(folder)[:-keep]) - set(also):
         # Renamed first: a folder half removed must not look like a checkpoint.
         doomed = folder / f"{UNFINISHED}{old.name}"
         old.rename(doomed)
@@ -49,6 +50,11 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int) -
 def stored(folder: Path) -> list[Path]:
     """Folders of stored states, oldest first; what a crash left half written is not among them."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+
+
+def folder_of(folder: Path, step: int) -> Path:
+    """Where the state after a step is stored."""
+    return folder / f"{PREFIX}{step:08d}"
 
 
 def step_of(checkpoint: Path) -> int:
@@ -89,10 +95,9 @@ def replace_json(path: Path, data: Mapping[str, Any]) -> None:
     replace_text(path, json.dumps(data, indent=2) + "\n")
 
 
-def save_parameters(model: nn.Module, names: Iterable[str], path: Path) -> None:
-    """Writes the named parameters."""
-    parameters = dict(model.named_parameters())
-    save_file({name: parameters[name].detach().contiguous().cpu() for name in names}, path, {"format": "pt"})
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Writes named weights."""
+    save_file(dict(weights), path, {"format": "pt"})
 
 
 def load_parameters(model: nn.Module, names: Iterable[str], path: Path) -> None:

@@ -15,11 +15,12 @@ from transformers import TrainerCallback
 from avllm.training.checkpoint import replace_text
 
 logger = logging.getLogger(__name__)
-COLUMNS: tuple[str, ...] = ("step", "loss", "lr", "samples_per_second", "unreadable")
+HELD_OUT = "held_out_loss"
+COLUMNS: tuple[str, ...] = ("step", "loss", "lr", "samples_per_second", "unreadable", HELD_OUT)
 
 
 class CsvLog(TrainerCallback):
-    """Writes a row of `log.csv` at each logged step, and the bar beside it.
+    """Writes a row of `log.csv` at each logged step and for each loss on held-out data, and the bar beside it.
 
     Args:
         path: the file; rows after the step that a run goes on from are taken out.
@@ -33,6 +34,7 @@ class CsvLog(TrainerCallback):
         self.unreadable: Sequence[Any] = ()  # the trainer puts its list here
         self._bar: tqdm | None = None
         self._last = (0.0, start)
+        self._shown: dict[str, Any] = {}
 
     def on_train_begin(self, args, state, control, **rest: Any) -> None:
         if not state.is_world_process_zero:
@@ -50,7 +52,12 @@ class CsvLog(TrainerCallback):
             self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args, state, control, logs: dict[str, float] | None = None, **rest: Any) -> None:
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
+        if not state.is_world_process_zero or not logs:
+            return
+        if HELD_OUT in logs:
+            self._write({"step": state.global_step, HELD_OUT: logs[HELD_OUT]})
+            self._shown[HELD_OUT] = f"{logs[HELD_OUT]:.3f}"
+        if "loss" not in logs:
             return
         now = time.monotonic()
         seconds, steps = now - self._last[0], state.global_step - self._last[1]
@@ -62,11 +69,15 @@ class CsvLog(TrainerCallback):
             "samples_per_second": round(steps * self.samples_per_step / max(seconds, 1e-9), 2),
             "unreadable": len(self.unreadable),
         }
+        self._write(row)
+        if self._bar is not None:
+            self._shown |= {"loss": f"{row['loss']:.3f}", "samples_s": row["samples_per_second"]}
+            self._bar.set_postfix(self._shown)
+        logger.info("%s: step %d of %d, loss %.4f", self.name, state.global_step, state.max_steps, row["loss"])
+
+    def _write(self, row: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_csv([row]))
-        if self._bar is not None:
-            self._bar.set_postfix(loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.1e}", samples_s=row["samples_per_second"])
-        logger.info("%s: step %d of %d, loss %.4f", self.name, state.global_step, state.max_steps, row["loss"])
 
     def close(self) -> None:
         """Ends the bar."""
@@ -76,19 +87,16 @@ class CsvLog(TrainerCallback):
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Rows of a `log.csv`; a last row that a crash cut short is left out."""
+    """Rows of a `log.csv`, each with the values it has; a last row that a crash cut short is left out."""
     if not path.exists():
         return []
-    rows = []
-    for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
-        values = [row.get(name) for name in COLUMNS]
-        if all(values):
-            rows.append({name: float(value) for name, value in zip(COLUMNS, values, strict=True) if value})
-    return rows
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    rows = csv.DictReader(io.StringIO(whole))
+    return [{name: float(value) for name, value in row.items() if name and value} for row in rows]
 
 
 def draw_curve(log: Path, picture: Path, *, title: str) -> bool:
-    """Draws loss and learning rate over the steps.
+    """Draws loss, loss on held-out data and learning rate over the steps.
 
     Returns:
         Whether it was drawn: matplotlib is not required.
@@ -97,7 +105,8 @@ def draw_curve(log: Path, picture: Path, *, title: str) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    rows = read_log(log)
+    rows = [row for row in read_log(log) if "loss" in row]
+    seen = [row for row in read_log(log) if HELD_OUT in row]
     if not rows:
         return False
     steps = [row["step"] for row in rows]
@@ -105,6 +114,9 @@ def draw_curve(log: Path, picture: Path, *, title: str) -> bool:
     loss = figure.subplots()
     loss.plot(steps, [row["loss"] for row in rows], color="#b8c4d6", linewidth=1, label="loss")
     loss.plot(steps, _smooth([row["loss"] for row in rows]), color="#1f4e8c", linewidth=2, label="running mean")
+    if seen:
+        found = [row[HELD_OUT] for row in seen]
+        loss.plot([row["step"] for row in seen], found, color="#2a7f4f", marker="o", markersize=3, label="held out")
     loss.set(xlabel="step", ylabel="loss", title=title)
     loss.grid(alpha=0.3)
     rate = loss.twinx()
@@ -131,5 +143,6 @@ def _csv(rows: list[dict[str, Any]], *, header: bool = False) -> str:
     if header:
         writer.writeheader()
     for row in rows:
-        writer.writerow({**row, "step": int(row["step"]), "unreadable": int(row["unreadable"])})
+        counts = {name: int(row[name]) for name in ("step", "unreadable") if name in row}
+        writer.writerow({**row, **counts})
     return text.getvalue()

@@ -1,7 +1,6 @@
 """Runs a stage: from its YAML to a folder that `avllm.load` opens."""
 
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -14,14 +13,18 @@ from torch import nn
 
 from avllm.checkpoints.adapters import save_adapter
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
+from avllm.data.grouping import Outlines
 from avllm.errors import ConfigError
 from avllm.training import checkpoint
 from avllm.training.adapter import add_adapter, base_name, freeze_beside_adapter, full_weights
+from avllm.training.arguments import arguments
 from avllm.training.frozen import freeze, recompute_activations, unfreeze
+from avllm.training.held_out import Watch
 from avllm.training.progress import CsvLog, draw_curve
+from avllm.training.sharding import shard
 from avllm.training.stage import Stage, read_stage
 from avllm.training.start import RECORD, open_start, save_system, trained_in
-from avllm.training.trainer import StageTrainer, arguments, run_to_end
+from avllm.training.trainer import StageTrainer, run_to_end
 
 logger = logging.getLogger(__name__)
 # May differ between a run and its resumption: they change no weight.
@@ -64,12 +67,19 @@ def train(
             folder.mkdir(parents=True, exist_ok=True)
             checkpoint.replace_text(folder / "stage.yaml", yaml.safe_dump(plain, sort_keys=False))
         run_to_end(trainer, newest)
+        weights = trainer.trained_weights() if trainer.is_sharded else {}
     finally:
-        unfreeze(model)
-        for name in settings.modality:
-            model.branches[name].modality = "own"
+        _release(model, settings)
     if trainer.is_world_process_zero():
         draw_curve(folder / "log.csv", folder / "curve.png", title=folder.name)
+        if trainer.is_sharded:  # whole again
+            model, processor = open_start(settings)
+            trained, adapted = _make_ready(model, settings)
+            _release(model, settings)
+        if trainer.best is not None:
+            weights = checkpoint.read_parameters(trainer.best / checkpoint.TRAINABLE)
+        if weights:
+            checkpoint.fill_parameters(model, weights, folder, expected=set(trained))
         export(model, processor, trained, trainer, plain, adapted=adapted)
     trainer.accelerator.wait_for_everyone()
     return folder
@@ -84,6 +94,9 @@ def build_trainer(
         model=model, processor=processor, modality=settings.modality, seed=settings.seed, cache=folder / "cache"
     )
     sources = [item.build(context) for item in settings.data]
+    prepare = Prepare(processor, modality=settings.modality, max_text_tokens=settings.max_text_tokens)
+    collate = Collate(pad_id=getattr(processor, "pad_id", 0))
+    processes: dict[str, Any] = {"rank": args.process_index, "world": args.world_size}
     order = Order(
         [len(source) for source in sources],
         [getattr(item, "ratio", 1.0) for item in settings.data],
@@ -91,28 +104,37 @@ def build_trainer(
         batch=settings.batch,
         seed=settings.seed,
         mix=settings.mix,
-        rank=args.process_index,
-        world=args.world_size,
+        outlines=None if settings.group_by == "none" else Outlines(sources),
+        **processes,
     )
-    if os.environ.get("ACCELERATE_USE_FSDP"):
-        raise ConfigError("FSDP: checkpoints of sharded weights are not written yet; use torchrun alone (DDP)")
     order.start = 0 if resume_from is None else checkpoint.step_of(resume_from) * settings.accumulation
-    prepare = Prepare(processor, modality=settings.modality, max_text_tokens=settings.max_text_tokens)
+    watch = None
+    if settings.held_out is not None:
+        held_out = Mixture([item.build(context) for item in settings.held_out.data], prepare)
+        fixed: dict[str, Any] = {"batch": settings.batch, "seed": settings.seed, "workers": settings.workers}
+        is_sharded = settings.distributed == "fsdp"
+        watch = Watch(settings.held_out, held_out, collate, is_sharded=is_sharded, **fixed, **processes)
     log = CsvLog(
         folder / "log.csv",
         start=order.start // settings.accumulation,
         samples_per_step=settings.batch * settings.accumulation * args.world_size,
         name=folder.name,
     )
+    if settings.distributed == "fsdp":
+        if resume_from is not None:
+            trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+            checkpoint.load_parameters(model, trained, resume_from / checkpoint.TRAINABLE)
+        shard(model, args.device)
     return StageTrainer(
         settings,
         model,
         Mixture(sources, prepare),
         order,
-        Collate(pad_id=getattr(processor, "pad_id", 0)),
+        collate,
         args=args,
         folder=folder,
         log=log,
+        watch=watch,
     )
 
 
@@ -136,7 +158,9 @@ def export(
         # The base is what the adapter names; parts of earlier stages that lie over it go along.
         changed = list(dict.fromkeys([*(name for part in parts for name in trained_in(part)), *trained]))
         save_adapter(adapted, unfinished, base=base_name(base), trained=full_weights(model, changed))
-    checkpoint.save_parameters(model, trained, unfinished / checkpoint.TRAINABLE)
+    parameters = dict(model.named_parameters())
+    trained_weights = {name: parameters[name].detach().cpu().contiguous() for name in trained}
+    checkpoint.save_weights(trained_weights, unfinished / checkpoint.TRAINABLE)
     checkpoint.sync(unfinished)
     for path in sorted(unfinished.iterdir()):
         path.replace(folder / path.name)
@@ -146,10 +170,17 @@ def export(
         "base": list(trainer.stage.starts),
         "trained": list(trained),
         "steps": trainer.state.global_step,
+        "processes": trainer.args.world_size,
         "samples": trainer.num_read,
         "unreadable": trainer.unreadable,
         "versions": {name: metadata.version(name) for name in ("torch", "transformers", "accelerate")},
     }
+    if trainer.watch is not None:
+        record["held_out"] = {
+            **trainer.watch.standing.to_dict(),
+            "stopped_early": trainer.watch.is_over,
+            "unreadable": trainer.watch.num_unreadable,
+        }
     checkpoint.replace_json(folder / RECORD, record)
     checkpoint.sync_folder(folder)
 
@@ -176,6 +207,12 @@ def _make_ready(model: nn.Module, settings: Stage) -> tuple[list[str], Any]:
     if settings.gradient_checkpointing:
         recompute_activations(model)
     return trained, adapted
+
+
+def _release(model: Any, settings: Stage) -> None:
+    unfreeze(model)
+    for name in settings.modality:
+        model.branches[name].modality = "own"
 
 
 def _to_resume(plain: Mapping[str, Any], folder: Path, resume: bool) -> Path | None:

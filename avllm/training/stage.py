@@ -70,14 +70,48 @@ class Checkpoints:
     Args:
         every: steps between two of them; the last step and Ctrl-C store one as well. 0 stores none on the way.
         keep: how many of the newest stay on disk.
+        best: with `held_out`, also store and keep the step of the lowest loss there, and end with its weights; off, the
+            run ends with the weights of its last step.
     """
 
     every: int = 500
     keep: int = 2
+    best: bool = True
 
     def __post_init__(self) -> None:
         if self.every < 0 or self.keep < 1:
             raise ValueError(f"expected every >= 0 and keep >= 1, got {self.every} and {self.keep}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Samples that are never trained on; the loss on them tells when to stop and which step was best.
+
+    The loss is the mean over all learned tokens of these samples, in eval mode, on the same frames each time.
+
+    Args:
+        data: datasets, as of the stage.
+        every: steps between two looks; the last step is looked at as well.
+        samples: how many are drawn of all, once; None takes them all.
+        patience: looks in a row without a lower loss that end the run early; None never does.
+        min_delta: how much lower counts as lower.
+    """
+
+    data: tuple[Any, ...]
+    every: int = 500
+    samples: int | None = 512
+    patience: int | None = None
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data: expected at least one entry, got none")
+        for name in ("every", "samples", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {value}")
+        if self.min_delta < 0:
+            raise ValueError(f"min_delta: expected 0 or more, got {self.min_delta}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +121,12 @@ class Logging:
     Args:
         every: steps between two rows of `log.csv`.
         tensorboard: also write TensorBoard's files, if it is installed.
+        wandb: also report to Weights & Biases, as the account on this machine is set up; the package must be installed.
     """
 
     every: int = 10
     tensorboard: bool = True
+    wandb: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -109,15 +145,19 @@ class Stage:
         quantization: holds the decoder's frozen linear layers in 4 bits; with an adapter alone (QLoRA).
         output: folder of the run; at its end it is a complete model, or an adapter that names its base.
         data: the datasets; each has a `kind`, its options, and a `ratio` among the others.
+        held_out: samples that are not trained on, for the best step and an early stop.
         schedule: steps and learning rate.
         optimizer: AdamW's settings.
         modality: branch -> what it is fed; `{audio: vision}` trains the branch of sound on pictures.
         mix: take each batch from one dataset, as published, or each sample from any.
+        group_by: put samples of the same kinds of media and of similar length into one batch, so that little is padded.
         batch: samples per process and step (with `accumulation`, per part of a step).
         accumulation: batches whose gradients make one step.
         max_text_tokens: longest text of a sample; None is without limit.
         max_unreadable: highest share of samples whose media cannot be read; more stops the run.
         workers: processes that read data; 0 reads between the steps.
+        distributed: what several processes (torchrun) hold: each the whole model (ddp), or each a share of every layer
+            of the decoder and of its optimizer state (fsdp).
         precision: bf16 and fp16 by autocast; trained weights stay fp32.
         gradient_checkpointing: compute activations of the decoder twice in place of storing them.
         seed: of order, dropout and draws.
@@ -127,17 +167,20 @@ class Stage:
     trainable: tuple[str, ...]
     output: str
     data: tuple[Any, ...]
+    held_out: HeldOut | None = None
     schedule: Schedule
     optimizer: Optimizer = field(default_factory=Optimizer)
     adapter: Adapter | None = None
     quantization: Literal["nf4"] | None = None
     modality: dict[str, Literal["own", "vision"]] = field(default_factory=dict)
     mix: Literal["batch", "sample"] = "batch"
+    group_by: Literal["none", "modality_length"] = "none"
     batch: int = 32
     accumulation: int = 1
     max_text_tokens: int | None = None
     max_unreadable: float = 0.01
     workers: int = 0
+    distributed: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
     seed: int = 42
@@ -153,6 +196,8 @@ class Stage:
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
         if self.quantization and self.adapter is None:
             raise ValueError("quantization: weights in 4 bits cannot be trained; add an adapter, or leave it out")
+        if self.quantization and self.distributed == "fsdp":
+            raise ValueError("distributed: weights in 4 bits cannot be sharded; use ddp, or leave out quantization")
         if self.workers < 0:
             raise ValueError(f"workers: expected 0 or more, got {self.workers}")
         if not 0 <= self.max_unreadable <= 1:
@@ -182,12 +227,18 @@ def read_stage(
     """
     plain = config.apply_overrides(config.read_yaml(config.find_file("train_configs", path)), overrides)
     stage = config.parse(Stage, plain)
+    object.__setattr__(stage, "data", _datasets(plain["data"], datasets))
+    if stage.held_out is not None:
+        object.__setattr__(stage.held_out, "data", _datasets(plain["held_out"]["data"], datasets, "held_out"))
+    return stage, plain
+
+
+def _datasets(plain: Any, kinds: Mapping[str, type], where: str = "") -> tuple[Any, ...]:
     # The table of kinds is known only now: the datasets of nano come from a layer above this one.
-    table = make_dataclass("Data", [("data", tuple[Annotated[Any, Choice(datasets)], ...])], kw_only=True)
-    data = config.parse(table, {"data": plain["data"]}).data  # type: ignore[attr-defined]
+    table = make_dataclass("Data", [("data", tuple[Annotated[Any, Choice(kinds)], ...])], kw_only=True)
+    data = config.parse(table, {"data": plain}, where).data  # type: ignore[attr-defined]
     for index, item in enumerate(data):
         ratio = getattr(item, "ratio", 1.0)
         if not ratio > 0:
-            raise ConfigError(f"data.{index}.ratio: expected a number above 0, got {ratio}")
-    object.__setattr__(stage, "data", data)
-    return stage, plain
+            raise ConfigError(f"{where and where + '.'}data.{index}.ratio: expected a number above 0, got {ratio}")
+    return data

@@ -2,11 +2,9 @@
 
 import json
 import logging
-import os
-import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -14,14 +12,17 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from avllm.data.mixture import Mixture, Order
-from avllm.errors import ConfigError, DataError, NumericError
+from avllm.errors import DataError, NumericError
 from avllm.training import checkpoint
-from avllm.training.frozen import matches
-from avllm.training.progress import CsvLog
-from avllm.training.stage import Optimizer, Stage
+from avllm.training.held_out import Standing, Watch
+from avllm.training.optimizer import parameter_groups
+from avllm.training.progress import HELD_OUT, CsvLog
+from avllm.training.sharding import share_state, whole_state, whole_weights
+from avllm.training.stage import Stage
+from avllm.training.stop import StopOnSignal, Stopped
 
 logger = logging.getLogger(__name__)
 POSITION = "data.json"
@@ -29,10 +30,6 @@ STATE = "trainer_state.json"  # read by transformers on resume
 MAX_LISTED = 5
 # A share of unreadable media is not judged before this many samples: one bad file at the start is no trend.
 MIN_JUDGED = 100
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C, after the step was finished and stored."""
 
 
 class StageTrainer(Trainer):
@@ -46,6 +43,7 @@ class StageTrainer(Trainer):
         collate: samples to a batch.
         folder: checkpoints go to `checkpoints/` in it.
         log: writes the rows of the log.
+        watch: measures the loss on held-out data, if there is some.
     """
 
     def __init__(
@@ -59,17 +57,24 @@ class StageTrainer(Trainer):
         args: TrainingArguments,
         folder: Path,
         log: CsvLog,
+        watch: Watch | None = None,
     ) -> None:
         self.stage, self.order, self.folder = stage, order, folder
         self.trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.unreadable: list[dict[str, str]] = []
         self.num_read = 0
         self.last_ids: list[str] = []
-        self.stop = _StopOnSignal()
+        self.stop, self.watch = StopOnSignal(), watch
+        self.is_sharded = stage.distributed == "fsdp"
+        self._last_inputs: dict[str, Any] | None = None
         super().__init__(model=model, args=args, train_dataset=mixture, data_collator=collate, callbacks=[self.stop])  # type: ignore[arg-type]
         self.csv_log = log
         log.unreadable = self.unreadable
         self.add_callback(log)
+        if watch is not None:
+            self.add_callback(watch)
+        if self.is_sharded:  # it is wrapped for autocast alone: no copies of it are kept in step
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.remove_callback(PrinterCallback)  # the log and the progress bar are ours
         # The loss is the mean over the targets of each batch, as published, also with accumulation.
         self.model_accepts_loss_kwargs = False
@@ -96,6 +101,8 @@ class StageTrainer(Trainer):
             self.optimizer = AdamW(
                 groups, lr=self.stage.schedule.lr, betas=settings.betas, eps=settings.eps, fused=True
             )
+            if self.is_sharded:
+                self.optimizer.register_load_state_dict_pre_hook(share_state)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
@@ -116,7 +123,9 @@ class StageTrainer(Trainer):
         self.last_ids = inputs.pop("ids")
         self._count_unreadable(inputs.pop("unreadable"))
         if not inputs:
-            return self._empty_step()
+            return self._empty_step(model)
+        if self.is_sharded:
+            self._last_inputs = dict(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             shown = ", ".join(self.last_ids[: 4 * MAX_LISTED])
@@ -126,9 +135,14 @@ class StageTrainer(Trainer):
             )
         return loss
 
-    def _empty_step(self) -> Tensor:
+    def _empty_step(self, model: nn.Module) -> Tensor:
         # Nothing of the batch could be read. Other processes wait for gradients of this one, so it gives zeros.
-        if self.args.world_size > 1:
+        if self.is_sharded:  # and for its share of each layer
+            if self._last_inputs is None:
+                raise DataError("no sample of the first batch could be read")
+            outputs = model(**self._prepare_inputs(dict(self._last_inputs)))
+            self.accelerator.backward(outputs["loss"] * 0.0)
+        elif self.args.world_size > 1:
             zero = sum(p.sum() * 0.0 for p in self._module.parameters() if p.requires_grad)
             self.accelerator.backward(zero)
         return torch.tensor(0.0, device=self.args.device)
@@ -154,27 +168,57 @@ class StageTrainer(Trainer):
         # Only what clipping computed: a norm for the log alone would cost every step.
         return grad_norm
 
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        """Looks at the held-out data; asks to store the best step, and for the end when patience runs out."""
+        assert self.watch is not None
+        loss = self.watch.loss(self._module, self._prepare_inputs)
+        is_best = self.watch.standing.take(loss, self.state.global_step, min_delta=self.watch.settings.min_delta)
+        self.log({HELD_OUT: loss})
+        self.control.should_evaluate = False  # transformers asks once more at the end of the run
+        if self.watch.is_over:
+            self.control.should_training_stop = True
+        if self.watch.is_over or (is_best and self.stage.checkpoints.best):
+            self.control.should_save = True
+        return {}
+
+    @property
+    def best(self) -> Path | None:
+        """Checkpoint of the step that was best on held-out data, if the run ends with its weights."""
+        step = self.watch.standing.best_step if self.watch is not None else None
+        return None if step is None or not self.stage.checkpoints.best else checkpoint.folder_of(self.checkpoints, step)
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """The trained parameters, on process 0; every process must ask for them."""
+        if not self.is_sharded and not self.args.should_save:
+            return {}
+        return whole_weights(self._module, self.trained, keep=self.args.should_save)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.control.should_save = False  # as in evaluate
+        weights = self.trained_weights()
+        optimizer = whole_state(self.optimizer, keep=self.args.should_save) if self.is_sharded else None
         if self.args.world_size > 1:
-            self._save_shared(model)
-        elif self.args.should_save:
-            checkpoint.write(self.checkpoints, self.state.global_step, self._fill, keep=self.stage.checkpoints.keep)
-
-    def _save_shared(self, model: nn.Module) -> None:
-        # Each process has its own random state; process 0 writes them all, so that a checkpoint is one rename.
-        folder = self.checkpoints / f"{checkpoint.UNFINISHED}random"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._save_rng_state(str(folder))
-        self.accelerator.wait_for_everyone()
+            # Each process has its own random state; process 0 writes them all, so that a checkpoint is one rename.
+            folder = self.checkpoints / f"{checkpoint.UNFINISHED}random"
+            folder.mkdir(parents=True, exist_ok=True)
+            self._save_rng_state(str(folder))
+            self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            checkpoint.write(self.checkpoints, self.state.global_step, self._fill, keep=self.stage.checkpoints.keep)
+            best = self.best
+            checkpoint.write(
+                self.checkpoints,
+                self.state.global_step,
+                lambda folder: self._fill(folder, weights, optimizer),
+                keep=self.stage.checkpoints.keep,
+                also=() if best is None else (best,),
+            )
         self.accelerator.wait_for_everyone()
 
-    def _fill(self, folder: Path) -> None:
-        checkpoint.save_parameters(
-            self.accelerator.unwrap_model(self.model), self.trained, folder / checkpoint.TRAINABLE
-        )
+    def _fill(self, folder: Path, weights: dict[str, Tensor], optimizer: dict[str, Any] | None) -> None:
+        checkpoint.save_weights(weights, folder / checkpoint.TRAINABLE)
         self._save_optimizer_and_scheduler(str(folder))
+        if optimizer is not None:
+            torch.save(optimizer, folder / "optimizer.pt")  # in place of this process's share
         self._save_scaler(str(folder))
         if self.args.world_size > 1:
             for path in (self.checkpoints / f"{checkpoint.UNFINISHED}random").iterdir():
@@ -183,12 +227,19 @@ class StageTrainer(Trainer):
             self._save_rng_state(str(folder))
         self.state.log_history = []  # log.csv holds it
         self.state.save_to_json(str(folder / STATE))
-        position = {"step": self.state.global_step, "read": self.num_read, "unreadable": self.unreadable}
+        position: dict[str, Any] = {
+            "step": self.state.global_step,
+            "read": self.num_read,
+            "unreadable": self.unreadable,
+        }
+        if self.watch is not None:
+            position["held_out"] = self.watch.standing.to_dict()
         checkpoint.replace_json(folder / POSITION, position)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        path = Path(resume_from_checkpoint) / checkpoint.TRAINABLE
-        checkpoint.load_parameters(model or self._module, self.trained, path)
+        if not self.is_sharded:  # those were loaded before they were cut
+            path = Path(resume_from_checkpoint) / checkpoint.TRAINABLE
+            checkpoint.load_parameters(model or self._module, self.trained, path)
 
     @property
     def _module(self) -> nn.Module:
@@ -201,122 +252,31 @@ class StageTrainer(Trainer):
         return self.folder / "checkpoints"
 
 
-def parameter_groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
-    """Trained parameters with and without weight decay; parts with a rate of their own in groups behind them.
-
-    Source: the published groups: no decay for tensors of fewer than two axes, which are the biases and norms.
-
-    Raises:
-        ConfigError: a part with its own rate of which nothing is trained.
-    """
-    parts: dict[str, list[Tensor]] = {pattern: [] for pattern in settings.part_lr}
-    rest: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            pattern = next((pattern for pattern in parts if matches(name, pattern)), None)
-            (rest if pattern is None else parts[pattern]).append(parameter)
-    for pattern, found in parts.items():
-        if not found:
-            raise ConfigError(f"optimizer.part_lr: {pattern!r} names nothing that is trained")
-    groups = _by_decay(rest, settings.weight_decay)
-    for pattern, rate in settings.part_lr.items():
-        groups += [{**group, "lr": rate} for group in _by_decay(parts[pattern], settings.weight_decay)]
-    return groups
-
-
-def _by_decay(parameters: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def arguments(stage: Stage, folder: Path) -> TrainingArguments:
-    """The stage in the terms of transformers."""
-    reports = ["tensorboard"] if stage.logging.tensorboard and _has_tensorboard() else []
-    if reports:
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
-    args = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=stage.schedule.num_steps,
-        per_device_train_batch_size=stage.batch,
-        gradient_accumulation_steps=stage.accumulation,
-        learning_rate=stage.schedule.lr,
-        max_grad_norm=stage.optimizer.clip_norm or 0.0,
-        logging_strategy="steps",
-        logging_steps=stage.logging.every,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        save_strategy="steps" if stage.checkpoints.every else "no",
-        save_steps=stage.checkpoints.every or 500,
-        ignore_data_skip=True,  # the order starts at the step itself
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        report_to=reports,
-        seed=stage.seed,
-        data_seed=stage.seed,
-        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
-        bf16=stage.precision == "bf16",
-        fp16=stage.precision == "fp16",
-    )
-    args._n_gpu = min(args.n_gpu, 1)  # more of them by torchrun; DataParallel would tear the media of a batch apart
-    return args
-
-
-def _has_tensorboard() -> bool:
-    from transformers.integrations import is_tensorboard_available
-
-    return is_tensorboard_available()
-
-
-class _StopOnSignal(TrainerCallback):
-    """Ctrl-C or a scheduler's SIGTERM: the step is finished and stored; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def on_train_begin(self, args, state, control, **rest: Any) -> None:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        except ValueError:  # not the main thread: whoever started it there stops it
-            logger.debug("signals are left alone outside the main thread")
-
-    def on_step_end(self, args, state, control, **rest: Any):
-        if self.asked:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
-
-    def restore(self) -> None:
-        """Gives the signals back to whoever had them."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        logger.warning("stopping after this step; once more stops at once, without storing it")
-
-
 def run_to_end(trainer: StageTrainer, resume_from: Path | None) -> None:
-    """Trains from the start or a checkpoint to the last step.
+    """Trains from the start or a checkpoint to the last step, or to where the held-out data says that it is enough.
 
     Raises:
         Stopped: Ctrl-C; the state is stored.
     """
+    watch = trainer.watch
     if resume_from is not None:
         position = json.loads((resume_from / POSITION).read_text(encoding="utf-8"))
         trainer.num_read = position["read"]
         trainer.unreadable.extend(position["unreadable"])
+        if watch is not None and "held_out" in position:
+            watch.standing = Standing(**position["held_out"])
+            if watch.is_over:  # it stopped early, and broke off before its folder was complete
+                trainer._load_from_checkpoint(str(resume_from))
+                trainer.state.global_step = position["step"]
+                return
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     finally:
         trainer.stop.restore()
         trainer.csv_log.close()
     done, total = trainer.state.global_step, trainer.stage.schedule.num_steps
-    if done < total:
+    if watch is not None and watch.is_over:
+        best = watch.standing.best_step
+        logger.warning("stopped after step %d of %d: nothing below the held-out loss of step %s", done, total, best)
+    elif done < total:
         raise Stopped(f"stopped after step {done} of {total}, which is stored; go on with --resume")

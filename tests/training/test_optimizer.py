@@ -9,8 +9,8 @@ from avllm.checkpoints.rename import rename
 from avllm.checkpoints.video_llama import video_checkpoint
 from avllm.errors import ConfigError
 from avllm.training.frozen import freeze
+from avllm.training.optimizer import parameter_groups
 from avllm.training.stage import Optimizer
-from avllm.training.trainer import parameter_groups
 from tests.model.tiny import tiny_model
 
 GOLDEN = Path(os.environ.get("AVLLM_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))

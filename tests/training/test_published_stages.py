@@ -86,5 +86,10 @@ def test_the_first_stage_of_videollama2_is_without_a_template():
     assert {item.form for item in read_stage(f"{LLAVA}/stage1", datasets=DATASETS)[0].data} == {"train"}
 
 
+def test_video_llava_groups_its_instructions_by_media_and_length():
+    published = {f"{LLAVA}/stage1": "none", f"{LLAVA}/stage2": "modality_length", f"{LLAVA}/lora": "modality_length"}
+    assert {name: read_stage(name, datasets=DATASETS)[0].group_by for name in published} == published
+
+
 def test_video_and_sound_are_joined_in_the_last_stage_alone():
     assert [item.sound for item in read_stage(f"{AV}/joint", datasets=DATASETS)[0].data] == ["require", "none", "none"]

@@ -43,7 +43,8 @@ def _equal(a, b):
 
 @pytest.fixture
 def uninterrupted(tmp_path):
-    stage = make_stage(tmp_path, accumulation=2)
+    data = [{"kind": "tiny_features", "longer": True}]
+    stage = make_stage(tmp_path, accumulation=2, group_by="modality_length", data=data)
     return stage, _weights(train(stage, [f"output={tmp_path}/whole"], datasets=DATASETS))
 
 

@@ -11,7 +11,8 @@ import yaml
 from avllm.data import Context, Record
 from avllm.model.configuration import AvllmConfig, System
 from avllm.model.modeling import AvllmForConditionalGeneration
-from avllm.training import train
+from avllm.training import run, train
+from avllm.training.sharding import shard
 from avllm.training.stage import Stage
 
 SYSTEM = """
@@ -45,6 +46,7 @@ class TinyFeatures:
     class Config:
         size: int = 20
         broken: int | None = None
+        longer: bool = False  # prompts of several lengths
         ratio: float = 1.0
 
         def build(self, context: Context) -> "TinyFeatures":
@@ -66,24 +68,25 @@ class TinyFeatures:
         feature = self.features[index]
         if index == self.config.broken:
             feature = feature * float("nan")
+        more = [6] * (index % 5) if self.config.longer else []
         answer = 3 + int(feature.sum() > 0) + 2 * (seed % 2)
         return Record(
             id=f"tiny[{index}]",
             features={"video": feature},
-            input_ids=torch.tensor([1, SLOT, SLOT, SLOT, 5 + index % 7, answer, 2]),
-            labels=torch.tensor([-100, -100, -100, -100, -100, answer, 2]),
+            input_ids=torch.tensor([1, SLOT, SLOT, SLOT, *more, 5 + index % 7, answer, 2]),
+            labels=torch.tensor([-100] * (5 + len(more)) + [answer, 2]),
         )
 
 
 DATASETS = {"tiny_features": TinyFeatures.Config}
 
 
-def save_tiny_system(folder: Path, seed: int = 0) -> Path:
+def save_tiny_system(folder: Path, seed: int = 0, dropout: float = 0.1) -> Path:
     """Writes random weights."""
     torch.manual_seed(seed)
     path = folder.with_suffix(".yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(SYSTEM)
+    path.write_text(SYSTEM.replace("attention_dropout: 0.1", f"attention_dropout: {dropout}"))
     AvllmForConditionalGeneration(AvllmConfig.from_system(System.from_yaml(path))).save_pretrained(folder)
     return folder
 
@@ -116,10 +119,20 @@ def make_stage(tmp_path: Path, **changes) -> Path:
 
 __all__ = ["DATASETS", "SLOT", "TRAINABLE", "Stage", "TinyFeatures", "make_stage", "save_tiny_system", "write_stage"]
 
+
+def _shard_and_tell(model, device) -> None:
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    shard(model, device)
+    held = sum(parameter.to_local().numel() for parameter in model.parameters())
+    print(f"holds {held / whole:.2f}")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    run.shard = _shard_and_tell
     try:
-        train(sys.argv[1], resume="--resume" in sys.argv, datasets=DATASETS)
+        for path in (argument for argument in sys.argv[1:] if argument.endswith(".yaml")):
+            train(path, resume="--resume" in sys.argv, datasets=DATASETS)
     except KeyboardInterrupt as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(130)

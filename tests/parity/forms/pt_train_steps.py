@@ -6,9 +6,9 @@ import torch
 from torch.optim import AdamW
 
 from avllm.checkpoints.videochat import system_from
+from avllm.training.optimizer import parameter_groups
 from avllm.training.schedule import Schedule
 from avllm.training.stage import Optimizer
-from avllm.training.trainer import parameter_groups
 from tests.parity.check import Check
 from tests.parity.common import read_json
 from tests.parity.forms.pt_loss import captions

@@ -10,6 +10,7 @@ from avllm.data.mixture import Mixture, Order, Unreadable
 from avllm.data.prepare import Prepare
 from avllm.data.records import Medium, Record, Source, Turn
 from avllm.data.videochat_instruct import VideoChatInstruct
+from avllm.data.webdataset import WebDataset
 from avllm.data.webvid import WebVid
 
 DATASETS = {
@@ -18,6 +19,7 @@ DATASETS = {
     "llava_instruct": LlavaInstruct.Config,
     "media_captions": MediaCaptions.Config,
     "videochat_instruct": VideoChatInstruct.Config,
+    "webdataset": WebDataset.Config,
     "webvid": WebVid.Config,
 }
 
@@ -39,5 +41,6 @@ __all__ = [
     "Turn",
     "Unreadable",
     "VideoChatInstruct",
+    "WebDataset",
     "WebVid",
 ]

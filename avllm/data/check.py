@@ -2,17 +2,20 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm import tqdm
 
 from avllm.data.annotations import read_entries
+from avllm.data.context import Context
 from avllm.data.conversations import Conversations, read_record
 from avllm.data.prepare import Prepare
-from avllm.data.records import Record
+from avllm.data.records import DatasetConfig, Record
+from avllm.data.webdataset import WebDataset
 from avllm.errors import DataError, MediaError
 
 MAX_SHOWN = 20
@@ -97,32 +100,34 @@ class Report:
 
 
 def check(
-    config: Conversations.Config,
+    config: DatasetConfig,
     processor: Any,
     *,
+    modality: Mapping[str, Any] | None = None,
     max_text_tokens: int | None = None,
     max_unreadable: float = 0.01,
 ) -> Report:
     """Reads every entry as a stage would, media included, and goes on after a fault.
 
     Args:
-        config: the file and the folder of its media.
+        config: a dataset: its file and the folder of its media.
         processor: of the system that is to be trained.
+        modality: as of the stage.
         max_text_tokens: as of the stage.
         max_unreadable: as of the stage.
 
     Raises:
-        DataError: the file is missing or no JSON.
+        DataError: the file is missing or has another form; of conversations and tars, single entries are no reason.
     """
-    rows = read_entries(Path(config.annotations))
-    prepare = Prepare(processor, max_text_tokens=max_text_tokens)
+    file, rows = _rows(config)
+    prepare = Prepare(processor, modality=modality, max_text_tokens=max_text_tokens)
     faults: list[Fault] = []
     lengths: list[int] = []
     media: Counter[str] = Counter()
     seen: dict[Any, str] = {}
-    for entry, where in tqdm(rows, unit="entry", disable=None):
+    for where, read in tqdm(rows, unit="entry", disable=None):
         try:
-            record = read_record(entry, where, config)
+            record = read()
         except DataError as error:
             faults.append(Fault(what="entry", message=str(error)))
             continue
@@ -137,7 +142,7 @@ def check(
         except DataError as error:
             faults.append(Fault(what="labels", message=str(error)))
     return Report(
-        file=config.annotations,
+        file=file,
         entries=len(rows),
         good=len(lengths),
         media=dict(media),
@@ -145,6 +150,19 @@ def check(
         faults=tuple(faults),
         max_unreadable=max_unreadable,
     )
+
+
+def _rows(config: Any) -> tuple[str, list[tuple[str, Callable[[], Record]]]]:
+    """Name of the dataset; name and reader of each entry."""
+    if isinstance(config, Conversations.Config):
+        rows = read_entries(Path(config.annotations))
+        return config.annotations, [(where, partial(read_record, entry, where, config)) for entry, where in rows]
+    if isinstance(config, WebDataset.Config):
+        tars = WebDataset(config)
+        return config.shards, [(tars.where(index), partial(tars.record, index, 0)) for index in range(len(tars))]
+    name = str(getattr(config, "annotations", "") or getattr(config, "root", ""))
+    source = config.build(Context())
+    return name, [(f"{name}[{index}]", partial(source.record, index, 0)) for index in range(len(source))]
 
 
 def draw_lengths(lengths: Sequence[int], picture: Path) -> None:

@@ -86,7 +86,7 @@ class Prepare:
 
     def _open(self, medium: Medium, branch: str, seed: int) -> Any:
         options = {"seed": seed % 2**32, **medium.options} if medium.kind == "video" else dict(medium.options)
-        return self.processor.read(medium.source, medium.kind, branch=branch, **options)
+        return self.processor.read(medium.opened(), medium.kind, branch=branch, **options)
 
     def _cut_out(self, medium: Medium, frames: Tensor, seed: int) -> Tensor:
         if medium.crop is None or medium.kind == "audio":

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from avllm.data.collate import IGNORED, Sample
-from avllm.data.conversations import Conversations
+from avllm.data.context import Context
 from avllm.data.prepare import Prepare
+from avllm.data.records import DatasetConfig
 from avllm.errors import MediaError
 
 STYLE = """
@@ -26,14 +28,14 @@ td{border:1px solid #d5dce4;padding:0 .4em}.fault{color:#a12622}
 """
 
 
-def preview(config: Conversations.Config, processor: Any, page: Path, *, num_samples: int = 8) -> int:
+def preview(data: Sequence[DatasetConfig], processor: Any, page: Path, *, num_samples: int = 8) -> int:
     """Writes the page; everything in it is inside the one file.
 
     Args:
-        config: the file and the folder of its media.
+        data: datasets.
         processor: of the system that is to be trained.
         page: the file that is written.
-        num_samples: how many, spread evenly over the file.
+        num_samples: how many of each, spread evenly over it.
 
     Returns:
         How many samples are on it.
@@ -41,21 +43,26 @@ def preview(config: Conversations.Config, processor: Any, page: Path, *, num_sam
     Raises:
         DataError: the file is missing, or an entry in it is wrong.
     """
-    source = config.build(None)
+    sources = [config.build(Context()) for config in data]
     prepare = Prepare(processor)
-    count = min(num_samples, len(source))
     parts = []
-    for number in range(count):
-        record = source.record(number * len(source) // count, 0)
+    counts = [min(num_samples, len(source)) for source in sources]
+    places = [
+        (source, number * len(source) // count)
+        for source, count in zip(sources, counts, strict=True)
+        for number in range(count)
+    ]
+    for source, index in places:
+        record = source.record(index, 0)
         title = f"<h2>{html.escape(record.id)}</h2>"
         try:
             parts.append(f"<section>{title}{_sample(prepare(record, 0), processor)}</section>")
         except MediaError as error:
             parts.append(f'<section>{title}<p class="fault">{html.escape(str(error))}</p></section>')
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(config.annotations)}</title>'
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Samples</title>'
     legend = '<p>Green: learned. <span class="slot">Blue</span>: places that the media fill.</p>'
     page.write_text(f"{head}<style>{STYLE}</style><body>{legend}{''.join(parts)}</body></html>\n", encoding="utf-8")
-    return count
+    return len(parts)
 
 
 def _sample(sample: Sample, processor: Any) -> str:

@@ -7,9 +7,36 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from avllm.errors import DataError
+from avllm.errors import DataError, MediaError
 
 # Every reader turns its layout into these; nothing after it knows where a sample came from.
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A medium inside another file, such as a member of a tar; read when it is opened.
+
+    Args:
+        path: the file.
+        start: first byte.
+        size: how many bytes.
+    """
+
+    path: Path
+    start: int
+    size: int
+
+    def read(self) -> bytes:
+        """Raises MediaError when the file is gone or shorter than it was."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.start)
+                data = file.read(self.size)
+        except OSError as error:
+            raise MediaError(f"{self.path}: cannot be read ({error.strerror})") from error
+        if len(data) < self.size:
+            raise MediaError(f"{self.path}: cut short; expected {self.size} bytes at {self.start}, got {len(data)}")
+        return data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +45,7 @@ class Medium:
 
     Args:
         kind: how it is opened.
-        source: a path, or anything else that `avllm.media` opens.
+        source: a path, a part of a file, or anything else that `avllm.media` opens.
         options: of `AvllmProcessor.read`, in place of the system's settings: `num_frames`, `sampling`.
         crop: smallest and largest share of the picture's area that a random cut keeps; None keeps all of it.
         optional: sound that is left out where the file holds none.
@@ -29,6 +56,10 @@ class Medium:
     options: Mapping[str, Any] = field(default_factory=dict)
     crop: tuple[float, float] | None = None
     optional: bool = False
+
+    def opened(self) -> Any:
+        """What `avllm.media` opens: the source, or the bytes of a part of a file."""
+        return self.source.read() if isinstance(self.source, FilePart) else self.source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,13 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from avllm.cli import main
 from avllm.media import write_audio, write_video
+from tests.data.test_webdataset import write_tar
+from tests.training.media_system import write_layouts
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +121,65 @@ def test_an_unreadable_medium_is_told_on_the_page(root, tmp_path, capsys):
     assert main(["data", "preview", _write(root, [_entry("what?", video="missing.mp4")]), "--out", str(page)]) == 0
 
     assert "missing.mp4: cannot be opened" in page.read_text()
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory):
+    """The published layouts as they are published, with media of this machine."""
+    root = tmp_path_factory.mktemp("layouts")
+    data = write_layouts(root)
+    clip = (root / "videos/p/1.mp4").read_bytes()
+    write_tar(
+        root / "clips.tar", {"000.mp4": clip, "000.txt": "A dog.", "001.mp4": clip, "001.json": {"caption": "Sea."}}
+    )
+    said = [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
+    valley = {"id": "1_p", "v_id": "1", "source": "webvid", "conversations": said, "video": "videos/p/1.mp4"}
+    sharegpt = {
+        "messages": [{"role": "user", "content": "<video><image>What?"}, {"role": "assistant", "content": "A dog."}],
+        "videos": ["videos/p/1.mp4"],
+        "images": ["image/a.jpg"],
+    }
+    for name, entries in {"valley": [valley], "sharegpt": [sharegpt]}.items():
+        (root / f"{name}.json").write_text(json.dumps(entries))
+    stage = {
+        "init": "nano", "output": "out", "trainable": ["branches"], "schedule": {"steps_per_epoch": 1, "lr": 0.1},
+        "data": list(data.values()), "max_text_tokens": 64,
+        "held_out": {"data": [{"kind": "webdataset", "shards": str(root / "clips.tar")}]},
+    }  # fmt: skip
+    (root / "stage.yaml").write_text(yaml.safe_dump(stage))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "media"),
+    [
+        ("webvid", ("--media-root", "videos"), {"video": 2}),
+        (".", (), {"image": 2}),
+        ("clips.tar", (), {"video": 2}),
+        ("valley.json", (), {"video": 1}),
+        ("sharegpt.json", (), {"video": 1, "image": 1}),
+        ("videochat.json", ("--media-root", "videos"), {"video": 2}),
+    ],
+    ids=["webvid", "cc_sbu_align", "webdataset", "valley", "sharegpt", "videochat"],
+)
+def test_each_published_layout_is_told_by_what_it_is(layouts, capsys, monkeypatch, file, options, media):
+    monkeypatch.chdir(layouts)
+
+    code = main(["data", "check", file, *options, "--json"])
+
+    report = json.loads(capsys.readouterr().out)
+    assert code == 0, report
+    assert report["media"] == media
+    assert report["good"] == report["entries"] > 0
+
+
+def test_all_data_of_a_stage_are_read(layouts, capsys, tmp_path):
+    stage, page = str(layouts / "stage.yaml"), tmp_path / "page.html"
+
+    assert main(["data", "check", stage, "--json"]) == 0
+    reports = json.loads(capsys.readouterr().out)
+    assert [report["good"] for report in reports] == [2, 2, 2, 2, 2]
+    assert main(["data", "preview", stage, "--out", str(page), "--samples", "1"]) == 0
+    assert page.read_text().count("<section>") == 5
+    assert main(["data", "check", stage, "data.1.root=nowhere"]) == 1
+    assert "nowhere" in capsys.readouterr().err

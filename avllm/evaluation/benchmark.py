@@ -12,6 +12,7 @@ from avllm.evaluation.judge import Judge
 from avllm.evaluation.readers import READERS
 from avllm.evaluation.sample import PromptText, Sample
 from avllm.evaluation.scoring import SCORERS
+from avllm.evaluation.shuffling import in_orders
 
 
 class Reader(Protocol):
@@ -35,6 +36,7 @@ class Benchmark:
         model: name or folder of a system.
         out: folder of the run; by default outputs/eval/NAME_OF_THE_YAML.
         limit: at most so many questions, spread evenly over the benchmark.
+        shuffle_options: in how many orders of its options each multiple choice is asked, the published one among them.
         batch: questions answered side by side.
         workers: threads that decode and encode media ahead.
         audio: whether the sound of a video is used.
@@ -53,6 +55,7 @@ class Benchmark:
     model: str = "nano"
     out: str = ""
     limit: int | None = None
+    shuffle_options: int = 1
     batch: int = 16
     workers: int = 1
     audio: Literal["auto", "require", "off"] = "auto"
@@ -63,7 +66,7 @@ class Benchmark:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "workers", "limit", "max_new_tokens"):
+        for name in ("batch", "workers", "limit", "max_new_tokens", "shuffle_options"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: expected 1 or more, got {value}")
@@ -74,7 +77,7 @@ class Benchmark:
         """The samples to answer.
 
         Raises:
-            DataError: the annotations are missing or wrong, or an id occurs twice.
+            DataError: the annotations are missing or wrong, an id occurs twice, or there are no options to shuffle.
         """
         found = list(self.data.samples())
         seen: set[str] = set()
@@ -85,10 +88,13 @@ class Benchmark:
         units: dict[str, list[Sample]] = {}
         for sample in found:
             units.setdefault(sample.together or sample.id, []).append(sample)
-        if self.limit is None or self.limit >= len(units):
-            return found
         whole = list(units.values())
-        return [sample for index in range(self.limit) for sample in whole[index * len(whole) // self.limit]]
+        if self.limit is not None and self.limit < len(whole):
+            whole = [whole[index * len(whole) // self.limit] for index in range(self.limit)]
+            found = [sample for unit in whole for sample in unit]
+        if self.shuffle_options > 1 and not any(sample.options for sample in found):
+            raise DataError(f"shuffle_options: {self.name} has no options; leave it at 1")
+        return [one for sample in found for one in in_orders(sample, self.shuffle_options)]
 
 
 def read_benchmark(

@@ -9,6 +9,7 @@ from typing import Any
 from avllm.evaluation.judge import FILE
 from avllm.evaluation.judgement import OFFLINE, Judgement, judgements
 from avllm.evaluation.metrics import Mean
+from avllm.evaluation.shuffling import Shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Report:
         max_missing: highest share of samples without an answer.
         run: the header of the log.
         measures: figures of many answers together, by category ("all" for all) and name.
+        shuffled: rows of the same questions with their options in other orders.
         judges: by model, the tokens, the cost, and who said that it answered.
     """
 
@@ -33,6 +35,7 @@ class Report:
     max_missing: float
     run: Mapping[str, Any]
     measures: Mapping[str, Mapping[str, Mean]] = field(default_factory=dict)
+    shuffled: tuple[Mapping[str, Any], ...] = ()
     judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -77,6 +80,11 @@ class Report:
         return {name: _split(self.answered, lambda row, n=name: row.get("groups", {}).get(n)) for name in names}
 
     @cached_property
+    def orders(self) -> Shuffled | None:
+        """What the other orders of the options say, if they were asked."""
+        return Shuffled.of(self.answered, [row for row in self.shuffled if "error" not in row])
+
+    @cached_property
     def judgements(self) -> dict[str, dict[str, Judgement]]:
         """What the judges said: model -> aspect."""
         return {model: judgements(self.answered, model) for model in self.judges}
@@ -96,6 +104,7 @@ class Report:
             "categories": {name: mean.to_dict() for name, mean in self.categories.items()},
             "groups": {name: {k: v.to_dict() for k, v in split.items()} for name, split in self.groups.items()},
             "measures": {part: {k: v.to_dict() for k, v in some.items()} for part, some in self.measures.items()},
+            "shuffled_options": self.orders.to_dict() if self.orders else None,
             "offline": {name: mean.to_dict() for name, mean in self.offline.items()},
             "judges": {
                 model: {**self.judges[model], "aspects": {name: one.to_dict() for name, one in found.items()}}
@@ -135,8 +144,11 @@ class Report:
                 table.add_row(f"{part}: {name}", mean.percent(), str(mean.n))
         table.add_section()
         table.add_row("all", self.overall.percent(), str(self.overall.n), style="bold")
+        table.add_section()
+        for name, mean in self.orders.named().items() if self.orders else ():
+            table.add_row(name, mean.percent(), str(mean.n))
+        table.add_section()
         for name, words, n in self.judge_lines():
-            table.add_section()
             table.add_row(name, words, str(n))
         console = Console(width=100)
         with console.capture() as captured:

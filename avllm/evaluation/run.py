@@ -28,7 +28,8 @@ from avllm.evaluation.sample import Sample
 from avllm.evaluation.scoring import measures
 
 # What may differ between a run and the one that resumes it.
-_FREE = ("batch", "workers", "limit", "out", "device", "score", "judge", "max_missing", "model", "data", "name")
+_FREE = {"batch", "workers", "limit", "shuffle_options", "out", "device", "score", "judge", "max_missing", "model"}
+_FREE |= {"data", "name"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,7 @@ def _report(
         absent, num_without_media = before.get("missing_media", []), before.get("without_media", 0)
     else:
         absent = list(dict.fromkeys(path for sample in samples for path in sample.missing))
-        num_without_media = sum(bool(sample.missing) for sample in samples)
+        num_without_media = sum(bool(sample.missing) for sample in samples if not sample.shuffle_of)
     failed: AvllmError | None = None
     if benchmark.judge.url:
         try:
@@ -152,11 +153,12 @@ def _report(
         except AvllmError as error:  # the report is written all the same
             failed = error
     kept, judges = judge.judged(Path(benchmark.out), kept)
-    rows_scored = tuple(sorted(kept, key=lambda row: row["id"]))
+    published, shuffled = _parted(kept)
     report = Report(
         name=benchmark.name,
-        rows=rows_scored,
-        measures=measures(benchmark.score, [row for row in rows_scored if "error" not in row]),
+        rows=published,
+        shuffled=shuffled,
+        measures=measures(benchmark.score, [row for row in published if "error" not in row]),
         missing=tuple(absent),
         num_without_media=num_without_media,
         max_missing=benchmark.max_missing,
@@ -170,6 +172,12 @@ def _report(
     return report
 
 
+def _parted(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Rows with their options in the published order, and in others; each in the order of their ids."""
+    ordered = sorted(rows, key=lambda row: row["id"])
+    return tuple(r for r in ordered if "shuffle_of" not in r), tuple(r for r in ordered if "shuffle_of" in r)
+
+
 def stored(folder: str | Path) -> Report:
     """The report of a run that ended, with the scores that its log holds.
 
@@ -181,9 +189,11 @@ def stored(folder: str | Path) -> Report:
     if not rows:
         raise DataError(f"{folder}: no log.jsonl with rows there; expected the folder of a run of avllm eval")
     rows, judges = judge.judged(Path(folder), rows)
+    rows, shuffled = _parted(rows)
     return Report(
         name=header["benchmark"]["name"],
-        rows=tuple(sorted(rows, key=lambda row: row["id"])),
+        rows=rows,
+        shuffled=shuffled,
         missing=(),
         num_without_media=0,
         max_missing=1.0,

@@ -29,6 +29,8 @@ class Sample:
         end_s: where it ends.
         source_fps: rate of a folder of frames.
         subtitles: start and end in seconds, and text, of each.
+        shuffle_of: id of the sample that has the same options in the published order.
+        order: where each option stands there.
         together: samples that name the same here count as one question, whose score is that of the worst of them.
         aspects: names in `avllm.evaluation.aspects` of what a judge looks at in the answer.
     """
@@ -45,6 +47,8 @@ class Sample:
     end_s: float | None = None
     source_fps: float | None = None
     subtitles: tuple[tuple[float, float, str], ...] = ()
+    shuffle_of: str = ""
+    order: tuple[int, ...] = ()
     together: str = ""
     aspects: tuple[str, ...] = ()
 
@@ -66,7 +70,7 @@ class Sample:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON, without what is empty."""
         plain = {**asdict(self), "media": {kind: str(path) for kind, path in self.media.items()}}
-        plain |= {name: list(plain[name]) for name in ("options", "accepted", "aspects")}
+        plain |= {name: list(plain[name]) for name in ("options", "accepted", "aspects", "order")}
         plain["subtitles"] = [list(line) for line in self.subtitles]
         return {key: value for key, value in plain.items() if value not in (None, "", {}, [])}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avllm.errors import DataError
+from avllm.evaluation.log import appending
 from avllm.evaluation.sample import Sample
 from avllm.nano.sample import TRUTH, sample
 
@@ -38,7 +39,9 @@ class NanoWorld:
         truth = folder / TRUTH
         if not truth.is_file():
             logger.info("making %d clips in %s", self.clips, folder)
-            sample(folder, num_clips=self.clips, seed=self.seed)
+            with appending(folder.with_suffix(".lock"), wait=True):  # of several processes one makes them
+                if not truth.is_file():
+                    sample(folder, num_clips=self.clips, seed=self.seed)
         for number, line in enumerate(truth.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 entry = json.loads(line)

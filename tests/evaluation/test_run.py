@@ -1,23 +1,22 @@
 import json
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from avllm.cli import main
 from avllm.errors import DataError
+from avllm.evaluation import run
 from avllm.evaluation.log import Log
-from avllm.evaluation.run import evaluate, plan, rescore
+from avllm.evaluation.run import evaluate, plan, rescore, stored
 from avllm.evaluation.scoring import MultipleChoice
-from tests.evaluation.fake import FakeAssistant, benchmark
-
-ROOT = Path(__file__).parents[2]
+from avllm.nano import benchmark as _nano  # noqa: F401  (loaded once here, not in each process)
+from tests.evaluation.fake import OPEN, OPTIONS, FakeAssistant, benchmark, open_benchmark
 
 
 def plain(report):
@@ -70,29 +69,84 @@ def test_cut_anywhere_a_log_goes_on_without_loss_or_repetition(tmp_path):
         assert Counter(row_ids(log)) == Counter({f"{clip}/{index}": 1 for clip in range(8) for index in range(5)})
 
 
-def test_a_killed_run_goes_on(tmp_path):
-    script = (
-        "from pathlib import Path; from avllm.evaluation.run import evaluate;"
-        "from tests.evaluation.fake import FakeAssistant, benchmark;"
-        f"evaluate(benchmark(Path({str(tmp_path)!r})), assistant=FakeAssistant(seconds=0.3))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)
-    log = tmp_path / "out" / "log.jsonl"
-    for _ in range(1200):
-        if log.exists() and log.read_bytes().count(b"\n") > 4:
-            break
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = row_ids(log)
-    assert 0 < len(before) < 40
+def command(folder, *words, rank=0, num_processes=1):
+    """Runs `avllm eval` on open questions in a process of its own, with the fake in place of the model."""
+    questions = [
+        {"question_id": i, "video_name": f"v{i // 5}", "question": f"what is thing {i % 5}"} for i in range(200)
+    ]
+    truths = [{"question_id": i, "answer": f"({OPEN[i % 3]})"} for i in range(200)]
+    if not (folder / "test_q.json").exists():
+        (folder / "videos").mkdir()
+        for i in range(40):
+            (folder / "videos" / f"v{i}.mp4").touch()
+        (folder / "test_q.json").write_text(json.dumps(questions))
+        (folder / "test_a.json").write_text(json.dumps(truths))
 
-    assistant = FakeAssistant()
-    evaluate(benchmark(tmp_path), resume=True, assistant=assistant)
+    def child():
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(num_processes)}
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        run._load = lambda benchmark: FakeAssistant(seconds=0.003, letters=OPEN)
+        settings = (f"data.folder={folder}", f"out={folder / 'out'}", "batch=3", "score={kind: accepted}")
+        sys.exit(main(["eval", "eval_configs/msvd_qa.yaml", *settings, *words]))
 
-    assert len(assistant.asked) == 40 - len(before)
-    assert row_ids(log)[: len(before)] == before
-    assert len(set(row_ids(log))) == len(row_ids(log)) == 40
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return process
+
+
+def test_killed_at_twenty_random_moments_a_run_loses_nothing_and_repeats_nothing(tmp_path):
+    draw, whole, log = random.Random(0), tmp_path / "whole", tmp_path / "killed" / "out" / "log.jsonl"
+    (tmp_path / "killed").mkdir()
+    whole.mkdir()
+    alone = command(whole)
+    kills, before = 0, []
+    while kills < 20:
+        process = command(log.parents[1], "--resume")
+        rows = len(before) + draw.randrange(8)  # kill when there are so many, and some moments later
+        while process.is_alive() and (not log.exists() or log.read_bytes().count(b"\n") <= rows):
+            time.sleep(0.001)
+        time.sleep(draw.random() * 0.01)
+        assert process.is_alive(), "ended before it could be killed"
+        process.kill()
+        process.join()
+        kills += 1
+        now = row_ids_of_whole_lines(log)
+        assert now[: len(before)] == before
+        before = now
+    last = command(log.parents[1], "--resume")
+    for process in (last, alone):
+        process.join()
+        assert process.exitcode == 0
+
+    assert row_ids(log) == row_ids(whole / "out" / "log.jsonl")
+    assert len(set(row_ids(log))) == 200
+    assert figures(log.parent) == figures(whole / "out")
+
+
+def row_ids_of_whole_lines(path):
+    return [row["id"] for row in map(json.loads, path.read_bytes().split(b"\n")[:-1]) if "id" in row]
+
+
+def figures(folder):
+    report = json.loads((folder / "report.json").read_text())
+    del report["run"]
+    return report
+
+
+def test_two_processes_at_once_share_the_work_and_give_the_same_report(tmp_path):
+    for name in ("alone", "both"):
+        (tmp_path / name).mkdir()
+    running = [
+        command(tmp_path / "alone"),
+        *(command(tmp_path / "both", rank=rank, num_processes=2) for rank in range(2)),
+    ]
+    for process in running:
+        process.join()
+        assert process.exitcode == 0
+    assert figures(tmp_path / "both" / "out") == figures(tmp_path / "alone" / "out")
+    shares = [row_ids(tmp_path / "both" / "out" / f"log.{rank}.jsonl") for rank in range(2)]
+    assert [len(share) for share in shares] == [100, 100]
+    assert not set(shares[0]) & set(shares[1])
 
 
 def test_processes_share_the_work_and_give_the_same_report(tmp_path, monkeypatch):
@@ -162,3 +216,43 @@ def test_a_plan_touches_nothing(tmp_path):
     assert "1 media of 5 samples are missing" in text
     assert "(A) left" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_options_in_other_orders_show_who_chooses_a_place(tmp_path):
+    class Sticks(FakeAssistant):
+        """Always the first place; but knows one answer."""
+
+        def answers(self, requests, *, media, **options):
+            replies = super().answers(requests, media=media, **options)
+            knows = [line[1] for item in requests for line in item.question.splitlines() if line.endswith("right")]
+            return [
+                replace(reply, answer=knows[index] if "thing 1" in reply.question else "A")
+                for index, reply in enumerate(replies)
+            ]
+
+    bench = benchmark(tmp_path, shuffle_options=3)
+    report = evaluate(bench, assistant=Sticks())
+
+    assert report.overall.n == len(report.rows) == 40
+    assert len(report.shuffled) == 80
+    assert {name.count("~") for name in row_ids(tmp_path / "out" / "log.jsonl")} == {0, 1}
+    orders = report.orders
+    assert orders.num_orders == 3
+    assert (orders.consistent.mean, orders.consistent.n) == (8 / 40, 40)
+    assert orders.score.mean < report.overall.mean + 0.3
+    assert "same choice in all orders" in report.to_table()
+    assert stored(tmp_path / "out").orders == orders == rescore(bench).orders
+    # The published order is asked as without the option.
+    alone = evaluate(benchmark(tmp_path / "alone"), assistant=Sticks())
+    assert alone.overall == report.overall
+    assert alone.orders is None
+    with pytest.raises(DataError, match="has no options"):
+        open_benchmark(tmp_path / "open", shuffle_options=2).samples()
+
+
+def test_orders_are_all_different_and_keep_the_truth(tmp_path):
+    for sample in benchmark(tmp_path, shuffle_options=10).samples():
+        right = sample.options[sample.truth]
+        assert right == OPTIONS[sample.order[sample.truth] if sample.order else sample.truth]
+    by_question = Counter(sample.id.split("~")[0] for sample in benchmark(tmp_path, shuffle_options=10).samples())
+    assert set(by_question.values()) == {6}  # of three options

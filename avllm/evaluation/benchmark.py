@@ -13,6 +13,7 @@ from avllm.evaluation.readers import READERS
 from avllm.evaluation.sample import PromptText, Sample
 from avllm.evaluation.scoring import SCORERS
 from avllm.evaluation.shuffling import in_orders
+from avllm.evaluation.submissions import FORMATS
 
 
 class Reader(Protocol):
@@ -45,6 +46,7 @@ class Benchmark:
         max_missing: highest share of samples without an answer (no media, or unreadable ones); more is a failure.
         dtype: of the weights, fp32, bf16 or fp16; by default the model's.
         device: for example cpu or cuda; by default what there is.
+        submission: also write the file that this benchmark's server wants; see `avllm.evaluation.submissions`.
     """
 
     name: str
@@ -64,12 +66,15 @@ class Benchmark:
     max_missing: float = 0.0
     dtype: str | None = None
     device: str | None = None
+    submission: str = ""
 
     def __post_init__(self) -> None:
         for name in ("batch", "workers", "limit", "max_new_tokens", "shuffle_options"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: expected 1 or more, got {value}")
+        if self.submission and self.submission not in FORMATS:
+            raise ConfigError(f"submission: {self.submission!r} is unknown, known are: {', '.join(FORMATS)}")
         if not 0 <= self.max_missing <= 1:
             raise ConfigError(f"max_missing: expected a share from 0 to 1, got {self.max_missing}")
 
@@ -92,8 +97,9 @@ class Benchmark:
         if self.limit is not None and self.limit < len(whole):
             whole = [whole[index * len(whole) // self.limit] for index in range(self.limit)]
             found = [sample for unit in whole for sample in unit]
-        if self.shuffle_options > 1 and not any(sample.options for sample in found):
-            raise DataError(f"shuffle_options: {self.name} has no options; leave it at 1")
+        shows = "{options}" in self.prompt.template and any(sample.options for sample in found)
+        if self.shuffle_options > 1 and not shows:  # ScienceQA's stand in its questions
+            raise DataError(f"shuffle_options: {self.name} has no options in its prompt; leave it at 1")
         return [one for sample in found for one in in_orders(sample, self.shuffle_options)]
 
 

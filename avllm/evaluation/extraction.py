@@ -79,7 +79,8 @@ PUBLISHED: Mapping[str, ChoiceRule] = {
 def lone_letter(output: str, options: Sequence[str], letters: str) -> int | None:
     """Index of the one letter that the output names: at its start, in brackets, after "answer", or standing alone.
 
-    A capital A before a small word is an article, not a letter. An output that is the text of an option names it.
+    A capital A or I before a small word is an article or a pronoun, not a letter. An output that is the text of an
+    option names it.
     """
     text = output.strip()
     same = [index for index, option in enumerate(options) if _tidy(option) == _tidy(text)]
@@ -90,8 +91,9 @@ def lone_letter(output: str, options: Sequence[str], letters: str) -> int | None
     first = re.match(rf"\(?([{letters}])(?:\)|[.:](?!\w)|\s*$)(?!\s*(?:,|and\b|or\b|/)\s*\(?[{letters}]\b)", text)
     if whole or first:
         return letters.index((whole or first)[1].upper())  # type: ignore[index]
-    others = letters.replace("A", "")
-    alone = rf"(?<![\w'])([{others}])(?![\w'])|(?<![\w'])(A)(?![\w'])(?!\s+(?!and\b|or\b)[a-z])"
+    others = letters.replace("A", "").replace("I", "")
+    words = "AI" if "I" in letters else "A"
+    alone = rf"(?<![\w'])([{others}])(?![\w'])|(?<![\w'])([{words}])(?![\w'])(?!\s+(?!and\b|or\b)[a-z])"
     patterns = (
         rf"(?i:answer|option)(?i:\s+is|\s*:)?\s*:?\s*\(?([{letters}])\b(?!\s+[a-z]|')",
         rf"(?i:answer|option)(?i:\s+is|\s*:)?\s*:?\s*\(?([{letters.lower()}])\)?\W*$",

@@ -9,6 +9,7 @@ from avllm.errors import DataError
 from avllm.evaluation.extraction import LETTERS
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
+_LONGEST_CELL = 2**26  # bytes; MMBench has images in its cells
 _TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{3})\s*-->\s*(\d+):(\d\d):(\d\d)[,.](\d{3})")
 
 
@@ -21,15 +22,21 @@ def find_video(folder: Path, name: str) -> Path:
     return next((path for path in named if path.is_file()), named[0])
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> list[Mapping[str, str]]:
+def read_csv(path: Path, columns: tuple[str, ...], *, delimiter: str = ",") -> list[Mapping[str, str]]:
     """Rows of a CSV file with a header.
+
+    Args:
+        path: of the file.
+        columns: that it must have.
+        delimiter: between the cells.
 
     Raises:
         DataError: it cannot be read, or a column is missing.
     """
+    csv.field_size_limit(_LONGEST_CELL)
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, delimiter=delimiter)
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
                 raise DataError(f"{path}: no column {', '.join(missing)}; it has: {', '.join(reader.fieldnames or ())}")

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avllm.data.annotations import Entry, entries, member, read_entries, read_json
-from avllm.errors import DataError
+from avllm.errors import ConfigError, DataError
+from avllm.evaluation.aspects import ASPECTS
 from avllm.evaluation.files import find_video, letter_index
 from avllm.evaluation.sample import Sample
 
@@ -46,7 +47,8 @@ class Rows:
         media: kind -> path below the folder, with fields of the entry in braces; `{audio.name}` is the last part of a
             path.
         text_only: entries without the fields of `media` are asked as text alone; a group says which these are.
-        question: where the question stands; by default there is none, and the prompt says all.
+        question: where the question stands.
+        asked: the question of all entries, in place of one that stands in them.
         answers: where the right answers stand, one text or several.
         answer: in a multiple choice, where the right option stands, as number, letter or text.
         options: texts of the options, or where they stand.
@@ -63,6 +65,7 @@ class Rows:
     media: dict[str, str]
     text_only: bool = False
     question: str = ""
+    asked: str = ""
     answers: str = ""
     answer: str = ""
     options: tuple[str, ...] | str = ()
@@ -70,6 +73,15 @@ class Rows:
     category: str = ""
     groups: dict[str, str] = field(default_factory=dict)
     aspects: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.question) == bool(self.asked):
+            raise ConfigError("data: expected question, or asked, and not both")
+        if self.answer and not self.options:
+            raise ConfigError("data.answer: it is that of a multiple choice, whose options are missing")
+        for name in self.aspects:
+            if name not in ASPECTS:
+                raise ConfigError(f"data.aspects: {name!r} is unknown, known are: {', '.join(ASPECTS)}")
 
     def samples(self) -> Iterator[Sample]:
         """The questions, in the order of the file.
@@ -87,7 +99,7 @@ class Rows:
             groups = {name: found for name, place in self.groups.items() if (found := _maybe(entry, place))}
             yield Sample(
                 id=_text(entry, self.id, where) if self.id else str(index),
-                question=_MARKS.sub("", _text(entry, self.question, where)).strip() if self.question else "",
+                question=self.asked or _MARKS.sub("", _text(entry, self.question, where)).strip(),
                 media=media,
                 options=options,
                 truth=_option(at(entry, self.answer, where), options, f"{where}.{self.answer}")
@@ -164,11 +176,16 @@ def _by_key(path: Path, truth: Truth) -> dict[tuple[str, ...], Any]:
 
 def _filled(form: str, entry: Any, where: str) -> str:
     """The form with the fields of the entry; a text is a path, of which `{name.stem}` and so on are parts."""
+    for name in re.findall(r"{(\w+)", form):
+        if not isinstance(_mapping(entry, where).get(name), str | int):
+            raise DataError(
+                f"{where}.{name}: expected a text or a number for {form!r}; the entry has: {', '.join(entry)}"
+            )
     fields = {key: PurePosixPath(value) if isinstance(value, str) else value for key, value in entry.items()}
     try:
         return form.format(**fields)
-    except (KeyError, AttributeError, IndexError, ValueError, TypeError) as error:
-        raise DataError(f"{where}: {form!r} cannot be filled ({error}); the entry has: {', '.join(entry)}") from error
+    except (AttributeError, IndexError, ValueError, TypeError) as error:
+        raise DataError(f"{where}: {form!r} cannot be filled ({error})") from error
 
 
 def _first_line(text: str) -> str:

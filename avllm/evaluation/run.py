@@ -18,7 +18,7 @@ from avllm.chat.threads import choose_threads
 from avllm.checkpoints.load import find_model
 from avllm.config import to_plain
 from avllm.errors import AvllmError, DataError
-from avllm.evaluation import judge
+from avllm.evaluation import judge, submissions
 from avllm.evaluation.answering import answer, described, grouped, scored
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Log, Row, fingerprint, write_whole
@@ -29,7 +29,7 @@ from avllm.evaluation.scoring import measures
 
 # What may differ between a run and the one that resumes it.
 _FREE = {"batch", "workers", "limit", "shuffle_options", "out", "device", "score", "judge", "max_missing", "model"}
-_FREE |= {"data", "name"}
+_FREE |= {"data", "name", "submission"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +165,8 @@ def _report(
         run=dict(header),
         judges=judges,
     )
+    if benchmark.submission:
+        submissions.write(benchmark.submission, report.answered, path.parent, Path(benchmark.data.folder))
     write_whole(path, report.to_json())
     write_whole(path.with_suffix(".html"), page([report]))
     if failed is not None:

@@ -1,6 +1,7 @@
 import pytest
 
-from avllm.evaluation.extraction import PUBLISHED, ChoiceRule, first_words_agree
+from avllm.evaluation.extraction import PUBLISHED, ChoiceRule, first_words_agree, scienceqa_letter
+from avllm.evaluation.scoring import MultipleChoice
 
 OPTIONS = ("the red car", "two people", "a cat", "3")
 
@@ -56,3 +57,51 @@ def test_nothing_is_right_only_with_the_switch(output):
 def test_first_words_agree_as_published():
     assert first_words_agree("(a). because", "(A) yes")
     assert not first_words_agree("(B) no", "(A) yes")
+
+
+SCENES = (
+    "beach",
+    "bus",
+    "cafe",
+    "car",
+    "city",
+    "forest",
+    "shop",
+    "home",
+    "library",
+    "metro",
+    "office",
+    "park",
+    "train",
+)
+
+
+@pytest.mark.parametrize(
+    ("output", "chosen"),
+    [("I hear a bus", 1), ("I", 8), ("(I) library", 8), ("I think it is (D)", 3), ("I am at home", 7), ("M", 12)],
+)
+def test_the_pronoun_is_no_letter(output, chosen):
+    assert ChoiceRule().choose(output, SCENES) == chosen
+
+
+@pytest.mark.parametrize(
+    ("output", "published", "ours"),
+    [
+        ("D", 1.0, 1.0), ("(d)", 1.0, 1.0), ("a car", 1.0, 1.0), ("B", 0.0, 0.0),
+        ("a card", 1.0, 0.0),  # within a word
+        ("a bus or a car", 1.0, 0.0),  # two labels, of which one is right
+        ("D. car park", 1.0, 1.0), ("It is D", 0.0, 1.0),
+    ],
+)  # fmt: skip
+def test_labels_of_sounds_count_anywhere_as_published(output, published, ours):
+    row = {"options": SCENES, "truth": 3}
+    assert MultipleChoice(published="sounds").score(output, row).score == published
+    assert MultipleChoice().score(output, row).score == ours
+
+
+def test_scienceqa_reads_three_forms_alone():
+    forms = ("B", "B. a tree", "The answer is B.", "So... The answer is B", "b", "(B)", "I say B", "")
+    assert [scienceqa_letter(text) for text in forms] == ["B", "B", "B", "B", "", "", "", ""]
+    row = {"options": ("a", "b"), "truth": 1}
+    assert MultipleChoice(published="scienceqa").score("B. b", row).score == 1.0
+    assert MultipleChoice(published="scienceqa").score("C", row).read_as == ""  # there are two options

@@ -7,26 +7,14 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from avllm.chat import load
 from avllm.errors import ConfigError, DataError
 from avllm.evaluation.aspects import ASPECTS
 from avllm.evaluation.benchmark import read_benchmark
 from avllm.evaluation.mvbench import TASKS
 from avllm.evaluation.run import evaluate
-from avllm.nano.sample import make_clip, write_clip
 from tests.evaluation import layouts
 
 OPEN = {"msvd_qa", "msrvtt_qa", "tgif_qa"}
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return write_clip(make_clip("test", 0, 0, held_out=False).scene, tmp_path_factory.mktemp("clip") / "clip.mp4")
-
-
-@pytest.fixture(scope="module")
-def nano():
-    return load("nano")
 
 
 def read(name, folder, *overrides):

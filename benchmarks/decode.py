@@ -166,8 +166,8 @@ def _peer(arm: str) -> str:
 
 def make_clips(folder: Path) -> tuple[Path, Path]:
     """10 s and 10 min of a moving texture with noise. The long one repeats 500 encoded frames."""
-    short = write_video(folder / "short.mp4", _moving(10 * FPS), FPS, gop=250, threads=2)
-    piece = write_video(folder / "piece.mp4", _moving(500), FPS, gop=250, threads=2)
+    short = write_video(folder / "short.mp4", moving(10 * FPS), FPS, gop=250, threads=2)
+    piece = write_video(folder / "piece.mp4", moving(500), FPS, gop=250, threads=2)
     long = folder / "long.mp4"
     with av.open(str(long), "w") as outside:
         track = None
@@ -183,7 +183,7 @@ def make_clips(folder: Path) -> tuple[Path, Path]:
     return short, long
 
 
-def _moving(count: int):
+def moving(count: int):
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 255, (HEIGHT // 8 + 20, WIDTH // 8 + 20, 3), dtype=np.uint8)
     texture = blocks.repeat(8, axis=0).repeat(8, axis=1)

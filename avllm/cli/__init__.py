@@ -19,7 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 success; 1 the work failed (one line says why); 2 the command line is wrong; 130 stopped by Ctrl-C.
     """
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, left = parser.parse_known_args(argv)
+    # argparse takes a list of positional arguments in one piece; overrides may stand behind options, too.
+    if left and not (hasattr(args, "overrides") and all("=" in text and text[0] != "-" for text in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        args.overrides += left
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )

@@ -1,7 +1,8 @@
-"""Commands that train: train, nano."""
+"""Commands that train: train, features, nano."""
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from avllm.cli.common import command, positive
@@ -9,7 +10,7 @@ from avllm.cli.common import command, positive
 
 def add(commands) -> None:
     """Adds them to the parser."""
-    for add_one in (_add_train, _add_nano):
+    for add_one in (_add_train, _add_features, _add_nano):
         add_one(commands)
 
 
@@ -28,6 +29,31 @@ def _train(args: argparse.Namespace) -> int:
 
     folder = train(args.stage, args.overrides, resume=args.resume, datasets=DATASETS)
     print(f"saved {folder}; try: avllm ask CLIP QUESTION --model {folder}")
+    return 0
+
+
+def _add_features(commands) -> None:
+    parser = command(commands, "features", _features, "store what the frozen encoders of a stage make of its media")
+    parser.add_argument("stage", help="a stage YAML")
+    parser.add_argument("overrides", nargs="*", metavar="A.B=C", help="overrides, as of avllm train")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the store; what is there already is kept")
+    parser.add_argument("--workers", type=positive, default=1, help="processes (default: 1)")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
+    parser.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of stored features (default: fp16)")
+    parser.add_argument("--batch", type=positive, help="media encoded side by side (default: 8 on a GPU, else 1)")
+    parser.add_argument("--decoders", type=positive, help="threads that decode, per process (default: by cores)")
+    parser.add_argument("--shard-size", type=positive, default=256, help="media in a shard (default: 256)")
+    parser.add_argument("--isolate", action="store_true", help="survive files that crash the decoder; slower")
+
+
+def _features(args: argparse.Namespace) -> int:
+    from avllm.training.feature_engines import extract
+
+    names = ("out", "workers", "engine", "dtype", "batch", "decoders", "shard_size", "isolate")
+    summary = extract(args.stage, args.overrides, **{name: getattr(args, name) for name in names})
+    for entry in summary.unreadable:
+        print(f"unreadable: {entry.source}: {entry.reason}", file=sys.stderr)
+    print(f"{summary}\nthe store is {args.out}; train on it with: avllm train {args.stage} features={args.out}")
     return 0
 
 

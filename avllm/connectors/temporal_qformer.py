@@ -45,6 +45,8 @@ class TemporalQFormer(nn.Module):
     Source: Video-LLaMA (arXiv:2306.02858), sections 2.1 and 2.2.
     """
 
+    PREFIX = ("frame_qformer",)  # the parts that `prefix` uses
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Sizes; the defaults are those of Video-LLaMA's vision branch.

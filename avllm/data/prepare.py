@@ -8,6 +8,7 @@ from torch import Tensor
 
 from avllm.data.collate import IGNORED, Sample
 from avllm.data.crop import random_crop
+from avllm.data.features import FeatureStore, Stored
 from avllm.data.records import Medium, Record
 from avllm.errors import DataError, NoAudioStream
 from avllm.model.prompts import Medium as PromptMedium
@@ -22,12 +23,18 @@ class Prepare:
         modality: branch -> "vision" when the branch of sound is fed pictures: all pictures then go to it.
         max_text_tokens: longest text, of a caption or of a whole conversation; what is longer is cut at its end.
             None is without limit.
+        store: of features, in place of the media of its branches.
     """
 
     def __init__(
-        self, processor: Any, *, modality: Mapping[str, Any] | None = None, max_text_tokens: int | None = None
+        self,
+        processor: Any,
+        *,
+        modality: Mapping[str, Any] | None = None,
+        max_text_tokens: int | None = None,
+        store: FeatureStore | None = None,
     ) -> None:
-        self.processor = processor
+        self.processor, self.store = processor, store
         fed_pictures = [name for name, value in (modality or {}).items() if value == "vision"]
         self.picture_branch = fed_pictures[0] if fed_pictures else None
         self.max_text_tokens = max_text_tokens
@@ -49,16 +56,22 @@ class Prepare:
                 f"{record.id}: the system has no processor for its text; save it with one beside its weights"
             )
         media: dict[str, list[Tensor]] = {}
-        stored = {name: iter(clips) for name, clips in features.items()}
+        given = {name: iter(clips) for name, clips in features.items()}
+        found: dict[str, list[Tensor]] = {name: [*clips] for name, clips in features.items()}
         turns = []
         for asked, answered in zip(record.turns[::2], record.turns[1::2], strict=True):
             seen = []
             for medium in asked.media:
-                branch = self._branch(medium)
-                if branch in stored:
-                    seen.append(self._stored(medium, branch, stored[branch], record.id))
+                branch = self.branch_of(medium)
+                if branch in given:
+                    seen.append(self._stored(medium, branch, _next(given[branch], branch, record.id)))
                     continue
                 try:
+                    if self.store is not None and branch in self.store.branches:
+                        stored = self.store.load(branch, medium)
+                        found.setdefault(branch, []).append(stored.values)
+                        seen.append(self._stored(medium, branch, stored))
+                        continue
                     loaded = self._open(medium, branch, seed)
                 except NoAudioStream:
                     if not medium.optional:
@@ -72,17 +85,15 @@ class Prepare:
         input_ids, labels = torch.tensor(encoded.input_ids), torch.tensor(encoded.labels)
         if record.form == "train" and self.max_text_tokens is not None:
             input_ids, labels = self._cut(input_ids, labels, record)
-        return Sample(id=record.id, input_ids=input_ids, labels=labels, media=media, features=features)
+        return Sample(id=record.id, input_ids=input_ids, labels=labels, media=media, features=found)
 
-    def _branch(self, medium: Medium) -> str:
+    def branch_of(self, medium: Medium) -> str:
+        """The branch that a medium goes to."""
         return "audio" if medium.kind == "audio" else self.picture_branch or "video"
 
-    def _stored(self, medium: Medium, branch: str, clips: Iterator[Tensor], where: str) -> PromptMedium:
-        clip = next(clips, None)
-        if clip is None:
-            raise DataError(f"{where}: more media than stored features of the {branch} branch; expected one for each")
-        count = self.processor.branches[branch].connector.num_tokens(*clip.shape[:2])
-        return PromptMedium(kind=medium.kind, branch=branch, num_tokens=count)
+    def _stored(self, medium: Medium, branch: str, stored: Stored) -> PromptMedium:
+        count = self.processor.branches[branch].connector.num_tokens(*stored.values.shape[:2])
+        return PromptMedium(kind=medium.kind, branch=branch, num_tokens=count, times_s=stored.times_s)
 
     def _open(self, medium: Medium, branch: str, seed: int) -> Any:
         options = {"seed": seed % 2**32, **medium.options} if medium.kind == "video" else dict(medium.options)
@@ -104,3 +115,10 @@ class Prepare:
 
 def _listed(value: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     return [value] if isinstance(value, Tensor) else value
+
+
+def _next(clips: Iterator[Tensor], branch: str, where: str) -> Stored:
+    clip = next(clips, None)
+    if clip is None:
+        raise DataError(f"{where}: more media than stored features of the {branch} branch; expected one for each")
+    return Stored(values=clip)

@@ -234,6 +234,8 @@ class ImageBind(nn.Module):
     Source: ImageBind (arXiv:2305.05665), section 3 and appendix B; in Video-LLaMA (arXiv:2306.02858) section 2.2.
     """
 
+    PARTS = {"own": ("audio",), "vision": ("vision",)}  # fed -> the parts that are used
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Which trunks exist and their sizes; the defaults are those of ImageBind-huge.

@@ -35,7 +35,7 @@ def _add(digest: Any, source: Any) -> None:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
     elif isinstance(source, bytes | bytearray):
-        digest.update(source)
+        digest.update(hashlib.blake2b(source, digest_size=16).digest())  # as of a file that holds them
     elif isinstance(source, str | Path):
         digest.update(str(source).encode())
     elif isinstance(source, list | tuple):

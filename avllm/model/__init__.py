@@ -5,7 +5,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM, AutoMod
 from transformers.models.auto.processing_auto import AutoProcessor
 
 from avllm.model.configuration import AvllmConfig, System
-from avllm.model.modeling import AvllmForConditionalGeneration, Branch
+from avllm.model.modeling import AvllmForConditionalGeneration, Branch, StoredEnd
 from avllm.model.processing import AvllmProcessor, Loaded
 from avllm.model.prompts import CAPTION_REQUESTS, PROMPTS, Form, Medium, Prompt, Turn
 
@@ -25,6 +25,7 @@ __all__ = [
     "Loaded",
     "Medium",
     "Prompt",
+    "StoredEnd",
     "System",
     "Turn",
 ]

@@ -18,13 +18,15 @@ from avllm.model.splice import splice
 
 # The media (or features) of one branch for a whole batch: one tensor, or a list when clips differ in length.
 Clips = Tensor | Sequence[Tensor]
+StoredEnd = Literal["prefix", "encoder"]
 
 
 class Branch(nn.Module):
     """Encoder and connector of one modality: media in, tokens of the decoder's width out.
 
     `modality` says what the media are. It is "vision" when a branch of sound is fed pictures, which its encoder puts in
-    the same space: so Video-LLaMA's audio branch is trained.
+    the same space: so Video-LLaMA's audio branch is trained. `stored_end` says where stored features end: after the
+    connector's `prefix`, or after the encoder when the prefix is trained too.
 
     Args:
         config: the branch of the system's YAML.
@@ -36,27 +38,37 @@ class Branch(nn.Module):
         self.encoder = config.encoder.build()
         self.connector = config.connector.build(in_width=self.encoder.width, out_width=out_width)
         self.modality: Literal["own", "vision"] = "own"
+        self.stored_end: StoredEnd = "prefix"
 
     def features(
         self, media: Float[Tensor, "n t *rest"], modality: Literal["own", "vision"] | None = None
     ) -> Float[Tensor, "n t2 q d"]:
-        """The longest part of the branch that is never trained, frame by frame; its output may be stored.
+        """What may be stored of media, frame by frame: the branch up to `stored_end`.
 
         Args:
             media: frames [n t c h w] or segments [n t c f n].
             modality: in place of the branch's own setting.
         """
         encode = self.encoder.encode_vision if (modality or self.modality) == "vision" else self.encoder
-        return self.connector.prefix(encode(media))
+        encoded = encode(media)
+        return self.connector.prefix(encoded) if self.stored_end == "prefix" else encoded
 
     def tokens(self, features: Float[Tensor, "n t q d"]) -> Float[Tensor, "n m d_llm"]:
         """From stored features to the tokens that fill the slots."""
-        return self.connector.resample(features)
+        return self.connector.resample(features) if self.stored_end == "prefix" else self.connector(features)
+
+    def feature_weights(self, end: StoredEnd) -> dict[str, Tensor]:
+        """The weights that `features` uses when it ends there, by their names below the branch."""
+        used = getattr(self.encoder, "PARTS", {}).get(self.modality)
+        parts = [f"encoder.{part}." for part in used] if used else ["encoder."]
+        if end == "prefix":
+            parts += [f"connector.{part}." for part in getattr(self.connector, "PREFIX", ())]
+        return {name: value for name, value in self.state_dict().items() if name.startswith(tuple(parts))}
 
     def forward(self, media: Float[Tensor, "n t *rest"]) -> Float[Tensor, "n m d_llm"]:
         # Through `forward` of both parts, where accelerate's hooks bring weights and inputs to one device.
         if self.modality == "vision":
-            return self.tokens(self.features(media))
+            return self.connector(self.encoder.encode_vision(media))
         return self.connector(self.encoder(media))
 
 

@@ -18,6 +18,7 @@ from avllm.errors import ConfigError
 from avllm.training import checkpoint
 from avllm.training.adapter import add_adapter, base_name, freeze_beside_adapter, full_weights
 from avllm.training.arguments import arguments
+from avllm.training.features import use_store
 from avllm.training.frozen import freeze, recompute_activations, unfreeze
 from avllm.training.held_out import Watch
 from avllm.training.progress import CsvLog, draw_curve
@@ -69,13 +70,13 @@ def train(
         run_to_end(trainer, newest)
         weights = trainer.trained_weights() if trainer.is_sharded else {}
     finally:
-        _release(model, settings)
+        _release(model)
     if trainer.is_world_process_zero():
         draw_curve(folder / "log.csv", folder / "curve.png", title=folder.name)
         if trainer.is_sharded:  # whole again
             model, processor = open_start(settings)
             trained, adapted = _make_ready(model, settings)
-            _release(model, settings)
+            _release(model)
         if trainer.best is not None:
             weights = checkpoint.read_parameters(trainer.best / checkpoint.TRAINABLE)
         if weights:
@@ -94,7 +95,8 @@ def build_trainer(
         model=model, processor=processor, modality=settings.modality, seed=settings.seed, cache=folder / "cache"
     )
     sources = [item.build(context) for item in settings.data]
-    prepare = Prepare(processor, modality=settings.modality, max_text_tokens=settings.max_text_tokens)
+    store = use_store(settings, model, processor)
+    prepare = Prepare(processor, modality=settings.modality, max_text_tokens=settings.max_text_tokens, store=store)
     collate = Collate(pad_id=getattr(processor, "pad_id", 0))
     processes: dict[str, Any] = {"rank": args.process_index, "world": args.world_size}
     order = Order(
@@ -209,10 +211,10 @@ def _make_ready(model: nn.Module, settings: Stage) -> tuple[list[str], Any]:
     return trained, adapted
 
 
-def _release(model: Any, settings: Stage) -> None:
+def _release(model: Any) -> None:
     unfreeze(model)
-    for name in settings.modality:
-        model.branches[name].modality = "own"
+    for branch in model.branches.values():
+        branch.modality, branch.stored_end = "own", "prefix"
 
 
 def _to_resume(plain: Mapping[str, Any], folder: Path, resume: bool) -> Path | None:

@@ -149,6 +149,7 @@ class Stage:
         schedule: steps and learning rate.
         optimizer: AdamW's settings.
         modality: branch -> what it is fed; `{audio: vision}` trains the branch of sound on pictures.
+        features: folder of `avllm features`, which stands in for the media of its branches.
         mix: take each batch from one dataset, as published, or each sample from any.
         group_by: put samples of the same kinds of media and of similar length into one batch, so that little is padded.
         batch: samples per process and step (with `accumulation`, per part of a step).
@@ -173,6 +174,7 @@ class Stage:
     adapter: Adapter | None = None
     quantization: Literal["nf4"] | None = None
     modality: dict[str, Literal["own", "vision"]] = field(default_factory=dict)
+    features: str | None = None
     mix: Literal["batch", "sample"] = "batch"
     group_by: Literal["none", "modality_length"] = "none"
     batch: int = 32

@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from avllm.checkpoints.adapters import is_adapter
-from avllm.checkpoints.load import _quiet, dtype_of, find_model, quantization_config
+from avllm.checkpoints.load import _quiet, dtype_of, find_model, load_config, quantization_config
+from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.save import save_model
-from avllm.errors import ConfigError
-from avllm.model.modeling import AvllmForConditionalGeneration
+from avllm.errors import CheckpointError, ConfigError
+from avllm.model.modeling import AvllmForConditionalGeneration, Branch
 from avllm.model.processing import AvllmProcessor
 from avllm.training import checkpoint
 from avllm.training.stage import Stage
@@ -23,23 +27,59 @@ def open_start(settings: Stage) -> tuple[Any, Any]:
         ConfigError: a folder that is no finished stage, or a modality of a branch that is not there.
         CheckpointError: weights that do not fit.
     """
-    base, *parts = settings.starts
+    base, *parts = _checked_starts(settings)
+    model, processor = _open_system(base, settings)
+    for part in parts:
+        checkpoint.load_parameters(model, trained_in(part), Path(part) / checkpoint.TRAINABLE)
+    _set_modality(settings, model.branches)
+    return model, processor
+
+
+def open_branches(settings: Stage) -> tuple[dict[str, Branch], AvllmProcessor]:
+    """The branches alone of the system to start from, with what earlier stages trained of them, and its processor.
+
+    Raises:
+        ConfigError: see `open_start`.
+        CheckpointError: weights that do not fit.
+    """
+    base, *parts = _checked_starts(settings)
+    folder = find_model(base)
+    config, processor = load_config(folder), AvllmProcessor.from_pretrained(folder)
+    weights: dict[str, Tensor] = {}
+    for file in [*folder.glob("*.safetensors"), *(Path(part) / checkpoint.TRAINABLE for part in parts)]:
+        tensors = open_file(file).tensors
+        weights |= {name: tensor.read() for name, tensor in tensors.items() if name.startswith("branches.")}
+    branches: dict[str, Branch] = {}
+    for name, about in config.parsed().branches.items():
+        with torch.device("meta"):
+            branch = Branch(about, out_width=config.text_config.hidden_size)
+        start = f"branches.{name}."
+        own = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
+        try:
+            branch.load_state_dict(own, assign=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"{base}: branch {name}: {error}") from error
+        branches[name] = branch.eval().requires_grad_(False)
+    _set_modality(settings, branches)
+    return branches, processor
+
+
+def _checked_starts(settings: Stage) -> tuple[str, ...]:
     for index, start in enumerate(settings.starts):
         if is_adapter(Path(start)):
             raise ConfigError(
                 f"init.{index}: {start} is an adapter; make it a whole model first: avllm merge {start} --out FOLDER"
             )
-    model, processor = _open_system(base, settings)
-    for index, part in enumerate(parts, start=1):
-        record = Path(part) / RECORD
-        if not record.is_file():
-            raise ConfigError(f"init.{index}: {part} has no {RECORD}; expected the output folder of a finished stage")
-        checkpoint.load_parameters(model, trained_in(part), Path(part) / checkpoint.TRAINABLE)
+        if index and not (Path(start) / RECORD).is_file():
+            raise ConfigError(f"init.{index}: {start} has no {RECORD}; expected the output folder of a finished stage")
+    return settings.starts
+
+
+def _set_modality(settings: Stage, branches: Any) -> None:
     for name, modality in settings.modality.items():
-        if name not in model.branches:
-            raise ConfigError(f"modality.{name}: the system has no such branch, it has: {', '.join(model.branches)}")
-        model.branches[name].modality = modality
-    return model, processor
+        if name not in branches:
+            raise ConfigError(f"modality.{name}: the system has no such branch, it has: {', '.join(branches)}")
+        branches[name].modality = modality
 
 
 def trained_in(stage: str | Path) -> list[str]:

@@ -40,7 +40,8 @@ def _eval(args: argparse.Namespace) -> int:
     report = run.rescore(found) if args.rescore else run.evaluate(found, resume=args.resume)
     if report is None:
         return 0
-    print(report.to_json() if args.json else f"{report.to_table()}\nwrote report.json and report.html to {found.out}")
+    files = ", ".join(["report.json", "report.html", *(["the server's file"] if found.submission else [])])
+    print(report.to_json() if args.json else f"{report.to_table()}\nwrote {files} to {found.out}")
     return 0 if report.ok else TOO_MUCH_MISSING
 
 

@@ -15,7 +15,7 @@ from avllm.evaluation.log import write_whole
 from avllm.evaluation.sample import Sample
 
 _ROUND = 1_000_000  # the index of a question that is asked again is higher by a multiple of this
-_NONE = ("", "nan", "none")
+_NONE, _SUFFIXES = ("", "nan", "none"), (".jpg", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +61,15 @@ class MMBench:
         text = pictures[index]
         if text in pictures:
             index, text = text, pictures[text]
-        found = next(iter(sorted((Path(self.folder) / "images").glob(f"{int(index) % _ROUND}.*"))), None)
+        stem = Path(self.folder) / "images" / str(int(index) % _ROUND)
+        found = next((path for path in map(stem.with_suffix, _SUFFIXES) if path.is_file()), None)
         if found is not None:
             return found
         try:
             data = base64.b64decode(text, validate=True)
         except binascii.Error as error:
             raise DataError(f"{where}.image: no base64 ({error})") from error
-        suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"
-        path = Path(self.folder) / "images" / f"{int(index) % _ROUND}{suffix}"
+        path = stem.with_suffix(_SUFFIXES[data.startswith(b"\x89PNG")])
         write_whole(path, data)
         return path
 

@@ -2,6 +2,7 @@
 
 from avllm.evaluation.egoschema import EgoSchema
 from avllm.evaluation.mmbench import MMBench
+from avllm.evaluation.music_avqa import MusicAVQA
 from avllm.evaluation.mvbench import MVBench
 from avllm.evaluation.nextqa import NextQA
 from avllm.evaluation.perception_test import PerceptionTest
@@ -13,6 +14,7 @@ from avllm.evaluation.zero_shot_qa import ZeroShotQA
 READERS: dict[str, type] = {
     "egoschema": EgoSchema,
     "mmbench": MMBench,
+    "music_avqa": MusicAVQA,
     "mvbench": MVBench,
     "nextqa": NextQA,
     "perception_test": PerceptionTest,

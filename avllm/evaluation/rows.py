@@ -1,4 +1,4 @@
-"""A benchmark that is a list of entries in JSON: the YAML says where in an entry, and in which file, things stand."""
+"""A benchmark that is a list of entries, in JSON or CSV: the YAML says where things stand, in which file and entry."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 from avllm.data.annotations import Entry, entries, member, read_entries, read_json
 from avllm.errors import ConfigError, DataError
 from avllm.evaluation.aspects import ASPECTS
-from avllm.evaluation.files import find_video, letter_index
+from avllm.evaluation.files import find_video, letter_index, read_csv
 from avllm.evaluation.sample import Sample
 
 _MARKS = re.compile(r"<(?:image|video|audio)>\n?")
@@ -37,7 +37,7 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Reader of JSON, or of JSON lines. A place in an entry is written `conversations.0.value`; `*` means all items.
+    """Reader of JSON, JSON lines or CSV. A place in an entry is written `conversations.0.value`; `*` means all items.
 
     Args:
         folder: what all paths are below.
@@ -113,6 +113,8 @@ class Rows:
 
     def _entries(self) -> list[Entry]:
         path = Path(self.folder) / self.file
+        if path.suffix == ".csv":
+            return [(row, f"{path}, row {line}") for line, row in enumerate(read_csv(path, ()), start=2)]
         if not self.entries:
             return read_entries(path)
         found = entries(at(read_json(path), self.entries, str(path)), f"{path}: {self.entries}")

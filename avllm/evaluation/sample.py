@@ -55,7 +55,8 @@ class Sample:
     @property
     def media_key(self) -> tuple[Any, ...]:
         """What is looked at and how; samples with equal keys share the work."""
-        return (*sorted((k, str(v)) for k, v in self.media.items()), self.start_s, self.end_s, self.source_fps)
+        media = sorted((kind, str(path)) for kind, path in self.media.items())
+        return (*(media or [self.id]), self.start_s, self.end_s, self.source_fps)  # text alone has nothing to share
 
     @property
     def missing(self) -> list[str]:

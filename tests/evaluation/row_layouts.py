@@ -51,6 +51,14 @@ def clotho_aqa(folder: Path, media: Media) -> None:
     place(media.sound, folder / "audio_files" / "b.wav")
 
 
+def clotho_aqa_original(folder: Path, media: Media) -> None:
+    rows = [["b c.wav", "Is a bell ringing?", answer, "yes"] for answer in ("yes", "no", "yes")]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "clotho_aqa_test.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["file_name", "QuestionText", "answer", "confidence"], *rows])
+    place(media.sound, folder / "audio_files" / "b c.wav")
+
+
 def tut2017(folder: Path, media: Media) -> None:
     rows = [("audio/b020_90_100.wav", "cafe/restaurant"), ("audio/a1.wav", "metro_station"), ("audio/a2.wav", "tram")]
     lines(folder / "tut2017_eval.jsonl", *({"audio": name, "gt": gt, "source": "tut2017"} for name, gt in rows))
@@ -71,6 +79,18 @@ def _dialogue(folder: Path, media: Media, file: str, question: str, answer: str)
 
 def music_avqa(folder: Path, media: Media) -> None:
     _dialogue(folder, media, "AVQA_music_test.json", "<video>\nHow many bells sound?", "two")
+
+
+def music_avqa_original(folder: Path, media: Media) -> None:
+    asked = {"video_id": "00000272", "question_id": 50, "type": '["Audio-Visual", "Temporal"]', "question_deleted": 0}
+    asked |= {
+        "question_content": "Is the <Object> at the <LL> louder?",
+        "templ_values": '["bell", "left"]',
+        "anser": "yes",
+    }
+    gone = {**asked, "video_id": "9", "question_id": 51, "question_deleted": 1}
+    write(folder / "avqa-test.json", [asked, gone])
+    place(media.clip, folder / "MUSIC-AVQA-videos-Synthetic" / "00000272.mp4")
 
 
 def avsd(folder: Path, media: Media) -> None:
@@ -187,7 +207,7 @@ def mmbench(folder: Path, media: Media) -> None:
 LAYOUTS: Mapping[str, Callable[[Path, Media], None]] = {
     make.__name__: make
     for make in (
-        msvc, clotho_aqa, tut2017, vocalsound, music_avqa, avsd, avssd, vqav2, vqav2_val, gqa, vizwiz, vizwiz_val,
-        textvqa, pope, scienceqa, mmbench,
+        msvc, clotho_aqa, clotho_aqa_original, tut2017, vocalsound, music_avqa, music_avqa_original, avsd, avssd,
+        vqav2, vqav2_val, gqa, vizwiz, vizwiz_val, textvqa, pope, scienceqa, mmbench,
     )
 }  # fmt: skip

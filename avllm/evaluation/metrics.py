@@ -69,10 +69,17 @@ def says(answer: str, truth: str) -> bool:
     return bool(words) and f" {words} " in f" {normalise_vqa(answer)} "
 
 
-def yes_or_no(answer: str) -> str:
-    """Yes or no, as POPE reads it: no where the first sentence has the word no or not, else yes."""
-    words = re.findall(r"[a-z']+", answer.split(".")[0].lower())
-    return "no" if {"no", "not"} & set(words) else "yes"
+def yes_or_no(answer: str, *, needs_a_word: bool = False) -> str:
+    """Yes or no, as POPE reads it: no where the first sentence has the word no or not, else yes.
+
+    Args:
+        answer: what the model wrote.
+        needs_a_word: a first sentence with none of yes, no and not is neither, and nothing is returned.
+    """
+    words = set(re.findall(r"[a-z']+", answer.split(".")[0].lower()))
+    if needs_a_word and not words & {"yes", "no", "not"}:
+        return ""
+    return "no" if words & {"no", "not"} else "yes"
 
 
 def anls(answer: str, truths: Sequence[str]) -> float:
@@ -102,17 +109,18 @@ def detection(pairs: Sequence[tuple[str, str]]) -> dict[str, "Mean"]:
     """F1, precision and recall of yes, and the share of yes among the answers, as POPE reports them.
 
     Args:
-        pairs: what was said and what is right, yes or no each.
+        pairs: what was said and what is right, yes or no each; what is neither is no yes.
     """
-    sides = (("yes", "yes"), ("yes", "no"), ("no", "yes"), ("no", "no"))
-    counts = np.array([pairs.count(side) for side in sides], dtype=np.float64)
+    found = [(said == "yes", right == "yes") for said, right in pairs]
+    sides = ((True, True), (True, False), (False, True), (False, False))
+    counts = np.array([found.count(side) for side in sides], dtype=np.float64)
     # The four counts of a resample follow this law; no sample has to be drawn one by one.
     drawn = np.random.default_rng(_SEED).multinomial(len(pairs), counts / max(len(pairs), 1), size=_DRAWS)
-    found = {}
+    figures = {}
     for name, value, many in zip(("F1", "precision", "recall", "yes"), _rates(counts), _rates(drawn.T), strict=True):
         low, high = np.percentile(many, [2.5, 97.5])
-        found[name] = Mean.near(float(value), float(low), float(high), n=len(pairs))
-    return found
+        figures[name] = Mean.near(float(value), float(low), float(high), n=len(pairs))
+    return figures
 
 
 def _rates(counts: np.ndarray) -> tuple[np.ndarray, ...]:

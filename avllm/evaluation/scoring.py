@@ -125,11 +125,17 @@ class Contains:
 
 @dataclass(frozen=True, kw_only=True)
 class YesNo:
-    """Yes or no, read from the first sentence as POPE does."""
+    """Yes or no, read from the first sentence as POPE does.
+
+    Args:
+        needs_a_word: an answer with none of the words yes, no and not is wrong; POPE takes it for a yes.
+    """
+
+    needs_a_word: bool = False
 
     def score(self, answer: str, row: Mapping[str, Any]) -> Scored:
         """See the class."""
-        said, accepted = yes_or_no(answer), row.get("accepted")
+        said, accepted = yes_or_no(answer, needs_a_word=self.needs_a_word), row.get("accepted")
         return Scored(read_as=said, score=float(said in map(tidy, accepted)) if accepted else None)
 
     def measures(self, rows: Rows) -> dict[str, Mean]:

@@ -12,6 +12,7 @@ from avllm.evaluation.metrics import (
     vqa_accuracy,
     yes_or_no,
 )
+from avllm.evaluation.scoring import YesNo
 
 CAPTIONS = (
     "a man is playing a guitar on stage",
@@ -57,6 +58,17 @@ def test_no_is_found_as_a_word_of_the_first_sentence():
     assert [yes_or_no(text) for text in ("No", "It is not there. Yes", "Nothing. no", "Yes.")] == [
         "no", "no", "yes", "yes",
     ]  # fmt: skip
+
+
+def test_a_word_can_be_asked_for():
+    said = [yes_or_no(text, needs_a_word=True) for text in ("A bird.", "Yes, a bird", "There is not", "", "No")]
+    assert said == ["", "yes", "no", "", "no"]
+    scorer = YesNo(needs_a_word=True)
+    rows = [{"answer": "A bird.", "accepted": [right]} for right in ("yes", "no")]
+    rows = [{**row, "read_as": scorer.score(row["answer"], row).read_as} for row in rows]
+    assert [scorer.score(row["answer"], row).score for row in rows] == [0.0, 0.0]
+    assert [YesNo().score(row["answer"], row).score for row in rows] == [1.0, 0.0]
+    assert scorer.measures(rows)["yes"].mean == 0.0
 
 
 def test_the_interval_covers_the_mean_and_does_not_depend_on_order():

@@ -8,6 +8,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from avllm.cli import main
 from avllm.errors import ConfigError, DataError
 from avllm.evaluation.benchmark import read_benchmark
 from avllm.evaluation.run import evaluate, rescore
@@ -145,7 +146,7 @@ def submitted(name, folder, out, nano, *overrides):
     return report.rows, json.loads((out / "submission.json").read_text())
 
 
-def test_servers_of_images_get_the_form_they_want(folders, tmp_path, nano):
+def test_servers_of_images_get_the_form_they_want(folders, tmp_path, nano, capsys):
     rows, found = submitted("vqav2", folders / "vqav2", tmp_path / "a", nano)
     assert found == [
         {"question_id": 262144000, "answer": rows[0]["read_as"]},
@@ -153,7 +154,8 @@ def test_servers_of_images_get_the_form_they_want(folders, tmp_path, nano):
     ]
     rows, found = submitted("vizwiz", folders / "vizwiz", tmp_path / "b", nano)
     assert found == [{"image": "VizWiz_test_00000000.jpg", "answer": rows[0]["read_as"]}]
-    evaluate(read("gqa", folders / "gqa", f"out={tmp_path}/c"), assistant=nano)
+    assert main(["eval", "gqa", f"data.folder={folders}/gqa", f"out={tmp_path}/c", "max_new_tokens=3"]) == 0
+    assert "wrote report.json, report.html, the server's file to" in capsys.readouterr().out.replace("\n", " ")
     (found,) = json.loads((tmp_path / "c" / "testdev_balanced_predictions.json").read_text())
     assert set(found) == {"questionId", "prediction"}
 

@@ -1,7 +1,8 @@
 """Published weights into one model folder: safetensors, configuration, processor, manifest."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from avllm.checkpoints import kinds, manifest
+from avllm.checkpoints.fresh import fresh_weights
 from avllm.checkpoints.kinds import kind_of
 from avllm.checkpoints.mapping import Mapped, Part, known, left_out, map_sources, named
 from avllm.checkpoints.overlays import add_delta, merge_adapter
@@ -31,6 +33,8 @@ def convert(
     system: str | None = None,
     dtype: torch.dtype | None = None,
     decoder: str | Path | None = None,
+    start: bool = False,
+    seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress = lambda done, total: None,
 ) -> Mapped:
@@ -42,6 +46,9 @@ def convert(
         system: a published system, or a YAML that describes the sizes; None to tell by content.
         dtype: of the stored floating-point weights; None keeps that of each source.
         decoder: a folder or hub id of the language model, as one more source.
+        start: make what a first stage of training starts from: weights of the system's own checkpoint, of which no file
+            is given, are drawn anew.
+        seed: of these.
         shard_bytes: largest shard.
         progress: called after each tensor.
 
@@ -55,10 +62,15 @@ def convert(
     given = [source for path in paths for source in open_sources(Path(path))]
     given += open_sources(_decoder_folder(decoder)) if decoder is not None else []
     sources = combine(given)
-    mapped = map_sources(sources, system=system)
-    require_whole(mapped)
+    mapped = map_sources(sources, system=system, start=start)
+    require_whole(mapped, but=mapped.untrained if start else ())
+    if start and not mapped.untrained:
+        raise CheckpointError(
+            "--start: the sources hold the trained parts already, nothing is to be drawn; leave it out"
+        )
     tokenizer = open_tokenizer(_tokenizer_folder(sources), mapped.system.decoder)
     planned = [_planned(part, name, dtype) for part in mapped.parts for name in part.renamed.state]
+    planned += _drawn(fresh_weights(mapped, seed=seed), dtype) if start else []
     out.parent.mkdir(parents=True, exist_ok=True)
     needed, free = sum(item.nbytes for item in planned) + SPARE_BYTES, shutil.disk_usage(out.parent).free
     if needed > free:
@@ -69,7 +81,9 @@ def convert(
         folder.mkdir()
         sums = _write_weights(folder, mapped, planned, shard_bytes, progress)
         _write_settings(folder, mapped, planned, tokenizer, _generation(sources))
-        manifest.write(folder, manifest.build(mapped, given, sums, folder))
+        facts = manifest.build(mapped, given, sums, folder)
+        facts |= {"drawn": {"seed": seed, "tensors": mapped.untrained}} if start else {}
+        manifest.write(folder, facts)
         folder.rename(out)
     except BaseException:  # Ctrl-C and a full disk included
         shutil.rmtree(folder, ignore_errors=True)
@@ -93,6 +107,10 @@ def convert_with_progress(paths: Sequence[str | Path], out: str | Path, **option
     for part in mapped.parts:
         lines.append(f"  {part.source.name}: {part.kind.what}; {len(part.renamed.state)} tensors")
         lines += [f"    left out: {count} keys: {reason}" for reason, count in left_out(part).items()]
+    if options.get("start"):
+        kinds_of = dict.fromkeys(".".join(name.split(".")[:4]) for name in mapped.untrained)
+        lines.append(f"  drawn anew: {len(mapped.untrained)} tensors, to be trained: {', '.join(kinds_of)}")
+        return "\n".join([*lines, f"try: avllm train STAGE.yaml init={out}"])
     return "\n".join([*lines, f"try: avllm ask CLIP QUESTION --model {out}"])
 
 
@@ -125,13 +143,18 @@ def combine(given: Sequence[Source]) -> list[Source]:
     return [merged if source is bases[0] else source for source in [*rest, *decoders]]
 
 
-def require_whole(mapped: Mapped) -> None:
-    """Raises CheckpointError when a key is missing, left over or of another shape, or a whole file is not there."""
+def require_whole(mapped: Mapped, *, but: Collection[str] = ()) -> None:
+    """Raises CheckpointError when a key is missing, left over or of another shape, or a whole file is not there.
+
+    Args:
+        mapped: the sources.
+        but: our weights that need no file.
+    """
     faults = mapped.faults
     if faults:
         sources = ", ".join(part.source.name for part in mapped.parts)
         raise CheckpointError(f"{sources}: {len(faults)} weights do not fit: {named(faults)}")
-    absent = mapped.missing_files
+    absent = mapped.missing_files(but)
     if absent:
         needed = "; ".join(f"{file} ({count} weights)" for file, count in absent.items())
         raise CheckpointError(f"{mapped.family}: missing {needed}; give the files beside the others")
@@ -166,6 +189,15 @@ def _planned(part: Part, name: str, dtype: torch.dtype | None) -> Planned:
     return Planned(
         name=name, shape=tuple(meta.shape), dtype=stored, make=make, origin=f"{source}: {' + '.join(origin)}"
     )
+
+
+def _drawn(weights: Mapping[str, Tensor], dtype: torch.dtype | None) -> list[Planned]:
+    return [
+        Planned(
+            name=name, shape=tuple(w.shape), dtype=dtype or w.dtype, make=partial(Tensor.clone, w), origin="drawn anew"
+        )
+        for name, w in weights.items()
+    ]
 
 
 def _write_weights(

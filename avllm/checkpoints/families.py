@@ -35,9 +35,10 @@ class Family:
     systems: Callable[[Parts, Sequence[str]], list[System]]
     files: Mapping[str, str]
 
-    def tables(self, system: System) -> dict[str, Table]:
-        """File kind -> name table onto the whole model."""
-        return import_module(f"avllm.checkpoints.{self.module}").tables(system)
+    def tables(self, system: System, *, start: bool = False) -> dict[str, Table]:
+        """File kind -> name table onto the whole model; with `start`, as its training begins."""
+        module = import_module(f"avllm.checkpoints.{self.module}")
+        return (getattr(module, "start_tables", module.tables) if start else module.tables)(system)
 
 
 def _from_yaml(parts: Parts, names: Sequence[str]) -> list[System]:

@@ -154,7 +154,7 @@ def _report(mapped: Mapped, name: str, found: list[Found], notes: list[str]) -> 
         path=name,
         system=mapped.family,
         parts=[*found, *map(_found, mapped.parts)],
-        missing=mapped.missing_files,
+        missing=mapped.missing_files(),
         problems=[fault for fault in mapped.faults if fault not in own],
         notes=notes,
     )

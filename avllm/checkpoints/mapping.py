@@ -1,7 +1,7 @@
 """Sources onto our model by their names and shapes alone: what fills what, what is dropped, missing or left over."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,6 +27,8 @@ from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
 MAX_NAMED = 12
 # Kinds that step back where the checkpoint itself holds the same weights, as it was trained with its own.
 STEP_BACK = ("languagebind_image", "languagebind_video", "vision_tower", "beats")
+# Files of the systems themselves: what training makes between published encoders and a published language model.
+TRAINED = ("vl", "al", "videochat", "mm_projector", "mm_projector_a")
 OWN_IS_USED = "the checkpoint holds this part itself"
 
 
@@ -62,6 +64,7 @@ class Mapped:
         tables: its name tables.
         expected: our name -> tensor without data, all that must be filled.
         config: of the whole model.
+        start: whether the sources are what a training begins with.
     """
 
     family: str
@@ -70,24 +73,39 @@ class Mapped:
     tables: dict[str, Table]
     expected: dict[str, Tensor]
     config: AvllmConfig
+    start: bool = False
 
-    @cached_property
-    def missing_files(self) -> dict[str, int]:
-        """What to get besides -> how many of our weights it fills: files of which nothing was given."""
-        return dict(Counter(self._absent.values()))
+    def missing_files(self, but: Collection[str] = ()) -> dict[str, int]:
+        """What to get besides -> how many of our weights it fills: files of which nothing was given.
+
+        Args:
+            but: our weights that need no file.
+        """
+        files, makers = (
+            FAMILIES[self.family].files,
+            [maker for name, maker in self._absent.items() if name not in set(but)],
+        )
+        return dict(Counter(files.get(maker, f"the other files of {self.family}") for maker in makers))
+
+    @property
+    def untrained(self) -> list[str]:
+        """Our weights that only the checkpoint of the system itself would hold, of which nothing was given."""
+        return [name for name, maker in self._absent.items() if maker in TRAINED]
 
     @cached_property
     def _absent(self) -> dict[str, str]:
-        """Our weights that belong to a file of which nothing was given -> that file."""
+        """Our weights that belong to a file of which nothing was given -> its table."""
         filled = {name for part in self.parts for name in part.renamed.state}
         given = {part.table_name for part in self.parts}
         files, absent = FAMILIES[self.family].files, {}
+        connectors = {name.partition(".connector.")[0] for name in filled if ".connector." in name}
         for name in self.expected:
             if name not in filled:
                 makers = [table for table in self.tables if published_names(name, self.tables[table])]
-                if not given & set(makers):
-                    maker = next((table for table in files if table in makers), None)
-                    absent[name] = files[maker] if maker else f"the other files of {self.family}"
+                # A checkpoint that gets a further branch could hold the connector of it; it has none of it.
+                branch, _, part = name.partition(".connector.")
+                if not given & set(makers) or (self.start and part and branch not in connectors):
+                    absent[name] = next((table for table in files if table in makers), "")
         return absent
 
     @cached_property
@@ -105,31 +123,34 @@ class Mapped:
         return [*found, *problems(needed, whole)]
 
 
-def map_sources(sources: Sequence[Source], *, system: str | None = None) -> Mapped:
+def map_sources(sources: Sequence[Source], *, system: str | None = None, start: bool = False) -> Mapped:
     """Puts every key of the sources on our model.
 
     Args:
         sources: opened files and folders.
         system: what the user asked for; None to tell by content.
+        start: whether they are what a training begins with.
 
     Raises:
         CheckpointError: a source is nothing that is known, or the sources do not tell the system.
     """
     parts: Parts = [(source, known(source)) for source in sources]
     family, names = family_of(parts, system)
-    candidates = [_map(family, built, parts) for built in FAMILIES[family].systems(parts, names)]
+    candidates = [_map(family, built, parts, start=start) for built in FAMILIES[family].systems(parts, names)]
     return min(candidates, key=lambda mapped: len(mapped.faults))
 
 
-def _map(family: str, system: System, parts: Parts) -> Mapped:
-    tables = FAMILIES[family].tables(system)
+def _map(family: str, system: System, parts: Parts, *, start: bool) -> Mapped:
+    tables = FAMILIES[family].tables(system, start=start)
     config = AvllmConfig.from_system(system)
     with torch.device("meta"):
         model = AvllmForConditionalGeneration(config)
     expected = unshared_state(model)[0]
     mapped = [map_part(source, kind, tables, expected) for source, kind in parts]
     _step_back(mapped)
-    return Mapped(family=family, system=system, parts=mapped, tables=tables, expected=expected, config=config)
+    return Mapped(
+        family=family, system=system, parts=mapped, tables=tables, expected=expected, config=config, start=start
+    )
 
 
 def known(source: Source) -> Kind:

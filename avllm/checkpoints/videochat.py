@@ -80,6 +80,13 @@ def tables(system: System) -> dict[str, Table]:
     }
 
 
+def start_tables(system: System) -> dict[str, Table]:
+    """The same where the training begins: the norm that it trains further is still that of BLIP-2."""
+    found = tables(system)
+    norm = {"ln_vision.{w}": f"{CONNECTOR}frame_qformer.input_norm.{{w}}"}
+    return {**found, "blip2": {**found["blip2"], **norm}}
+
+
 def whole_encoder(config: EvaClipTemporal.Config) -> dict[str, Target]:
     """The encoder in the state dict of a whole VideoChat, onto `EvaClipTemporal`."""
     return before("visual_encoder.", {**GMHRA, **eva_file(config)})

@@ -22,6 +22,12 @@ def _add_convert(commands) -> None:
     parser.add_argument("--system", metavar="NAME", help="a published system or a YAML (default: told by content)")
     parser.add_argument("--dtype", choices=DTYPES, help="of the stored weights (default: that of the sources)")
     parser.add_argument("--decoder", metavar="DIR_OR_ID", help="folder or hub id of the language model")
+    parser.add_argument(
+        "--start",
+        action="store_true",
+        help="make what a first training stage starts from: connectors that no source holds are drawn anew",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what --start draws (default: 0)")
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -29,7 +35,8 @@ def _convert(args: argparse.Namespace) -> int:
     from avllm.checkpoints.load import dtype_of
 
     dtype = dtype_of(args.dtype) if args.dtype else None
-    print(convert_with_progress(args.sources, args.out, system=args.system, dtype=dtype, decoder=args.decoder))
+    options = {"system": args.system, "dtype": dtype, "decoder": args.decoder, "start": args.start, "seed": args.seed}
+    print(convert_with_progress(args.sources, args.out, **options))
     return 0
 
 

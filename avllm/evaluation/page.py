@@ -190,7 +190,8 @@ def _sample(row: Mapping[str, Any]) -> str:
     score = "-" if row["score"] is None else f"{row['score']:.2g}"
     answered = f"<div>answered: <b>{escape(_short(row['answer']) or '(nothing)')}</b></div>"
     frames = ", ".join(f"{time_s:.1f}" for time_s in row.get("frames_s", ()))
-    small = f"{escape(row['id'])} · {escape(row.get('category', ''))} · score {score} · frames at {frames} s"
+    facts = [row["id"], row.get("category", ""), f"score {score}", frames and f"frames at {frames} s"]
+    small = escape(" · ".join(fact for fact in facts if fact))
     strip = f"<div class=stills>{images}</div>" if images else ""
     return (
         f'<div class="sample{right}">{strip}<div class=q>{escape(row["question"])}</div>{options}{answered}'

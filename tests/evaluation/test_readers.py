@@ -1,6 +1,7 @@
 """Every YAML of a published benchmark on a sample in its exact layout, with real clips and the shipped model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
@@ -10,9 +11,11 @@ from pyarrow import parquet
 from avllm.errors import ConfigError, DataError
 from avllm.evaluation.aspects import ASPECTS
 from avllm.evaluation.benchmark import read_benchmark
+from avllm.evaluation.judge import Judge
 from avllm.evaluation.mvbench import TASKS
 from avllm.evaluation.run import evaluate
 from tests.evaluation import layouts
+from tests.evaluation.judge_server import completion, serve
 
 OPEN = {"msvd_qa", "msrvtt_qa", "tgif_qa"}
 
@@ -114,8 +117,15 @@ def test_video_chatgpt_names_what_a_judge_looks_at_and_keeps_two_wordings_togeth
     assert [sample.together for sample in samples] == ["", "", "consistency/0", "consistency/0"]
     assert len(read("video_chatgpt", tmp_path, "limit=2").samples()) == 2
 
-    report = evaluate(bench, assistant=nano)
+    with serve(behave=lambda number, body: (200, completion('{"score": 3}'), {})) as server:
+        judge = Judge(url=server.url, model="judge-2026-01-01")
+        report = evaluate(replace(bench, judge=judge), assistant=nano)
 
+    assert {name: found.score.n for name, found in report.judgements["judge-2026-01-01"].items()} == dict.fromkeys(
+        ("correctness", "detail", "context", "temporal", "consistency"), 1
+    )
+    assert all(found.score.mean == 0.6 for found in report.judgements["judge-2026-01-01"].values())
+    assert len(server.requests) == 5
     assert report.categories["consistency"].n == 1
     assert set(report.measures["all"]) == {"CIDEr-D", "BLEU-4"}
     assert set(report.measures) == {"all", "consistency", "generic", "temporal"}

@@ -128,6 +128,25 @@ def test_mmbench_counts_the_rounds_of_a_question_together(folders, tmp_path, nan
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("\n252\t", "\nx\t", r"row 4: expected a whole number as index, got 'x'"),
+        ("\tA\timage_style", "\tC\timage_style", r"row 2.answer: expected a letter from A to B, got 'C'"),
+        ("\t/9j/", "\t!9j/", r"row 2.image: no base64"),
+        ("\tcategory\t", "\tkind\t", r"no column category; it has: index, question"),
+    ],
+)
+def test_a_wrong_row_of_mmbench_is_named(before, after, message, tmp_path, clip, sound, image):
+    LAYOUTS["mmbench"](tmp_path, Media(clip, sound, image))
+    path = tmp_path / "mmbench_dev_20230712.tsv"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(DataError, match=message):
+        read("mmbench", tmp_path).samples()
+
+
 def test_pope_reports_f1_and_the_share_of_yes_by_sampling(folders, tmp_path, nano):
     report = evaluate(read("pope", folders / "pope", f"out={tmp_path}"), assistant=nano)
     assert list(report.measures) == ["all", "adversarial", "popular", "random"]

@@ -31,6 +31,7 @@ def convert(
     out: str | Path,
     *,
     system: str | None = None,
+    overrides: Sequence[str] = (),
     dtype: torch.dtype | None = None,
     decoder: str | Path | None = None,
     start: bool = False,
@@ -44,6 +45,7 @@ def convert(
         paths: files and folders of published weights.
         out: the new folder.
         system: a published system, or a YAML that describes the sizes; None to tell by content.
+        overrides: `a.b=c` of the system.
         dtype: of the stored floating-point weights; None keeps that of each source.
         decoder: a folder or hub id of the language model, as one more source.
         start: make what a first stage of training starts from: weights of the system's own checkpoint, of which no file
@@ -62,7 +64,7 @@ def convert(
     given = [source for path in paths for source in open_sources(Path(path))]
     given += open_sources(_decoder_folder(decoder)) if decoder is not None else []
     sources = combine(given)
-    mapped = map_sources(sources, system=system, start=start)
+    mapped = map_sources(sources, system=system, overrides=overrides, start=start)
     require_whole(mapped, but=mapped.untrained if start else ())
     if start and not mapped.untrained:
         raise CheckpointError(
@@ -107,6 +109,7 @@ def convert_with_progress(paths: Sequence[str | Path], out: str | Path, **option
     for part in mapped.parts:
         lines.append(f"  {part.source.name}: {part.kind.what}; {len(part.renamed.state)} tensors")
         lines += [f"    left out: {count} keys: {reason}" for reason, count in left_out(part).items()]
+    lines += [] if options.get("overrides") else [f"  {note}" for note in mapped.notes]
     if options.get("start"):
         kinds_of = dict.fromkeys(".".join(name.split(".")[:4]) for name in mapped.untrained)
         lines.append(f"  drawn anew: {len(mapped.untrained)} tensors, to be trained: {', '.join(kinds_of)}")

@@ -11,6 +11,7 @@ from avllm.checkpoints import kinds
 from avllm.checkpoints.kinds import Kind
 from avllm.checkpoints.rename import Table
 from avllm.checkpoints.sources import Source
+from avllm.connectors import Stc
 from avllm.errors import CheckpointError
 from avllm.model import System
 
@@ -62,6 +63,26 @@ def _video_llama(parts: Parts, names: Sequence[str]) -> list[System]:
         prompt = "llama2" if systems[0].decoder.get("max_position_embeddings", 2048) >= 4096 else "vicuna"
         systems = [replace(system, prompt=prompt) for system in systems]
     return systems
+
+
+def equal_in_keys(system: System, parts: Parts) -> list[str]:
+    """What keys and shapes cannot tell of a system whose files have no configuration, and how it was taken."""
+    connector = getattr(system.branches.get("video"), "connector", None)
+    decoder = _of_kind(parts, "decoder")
+    is_video_llama = system.weights is not None and system.weights.table == kinds.VIDEO_LLAMA
+    if is_video_llama and decoder is not None and system.prompt in ("llama2", "vicuna"):
+        context = system.decoder.get("max_position_embeddings", 2048)
+        return [
+            f"prompt {system.prompt}: LLaMA-2-chat has a context of 4096, Vicuna v0 of 2048, this one of {context}; "
+            f"for another Vicuna add prompt=vicuna"
+        ]
+    if isinstance(connector, Stc.Config) and connector.depth and not config_of(parts):
+        name, other = ("STC", 0) if connector.padding else ("STC v3.5", 1)
+        return [
+            f"connector {name}: there is no config.json, and STC (of CLIP) and STC v3.5 (of SigLIP) have equal keys; "
+            f"for the other one add branches.video.connector.padding={other}"
+        ]
+    return []
 
 
 def _videochat(parts: Parts, names: Sequence[str]) -> list[System]:

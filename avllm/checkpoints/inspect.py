@@ -96,13 +96,14 @@ class Report:
         return "\n".join(lines)
 
 
-def inspect(paths: Sequence[str | Path], *, system: str | None = None) -> Report:
+def inspect(paths: Sequence[str | Path], *, system: str | None = None, overrides: Sequence[str] = ()) -> Report:
     """Looks at files and folders that belong together.
 
     Args:
         paths: files or folders of published weights, or one folder that `avllm convert` wrote, whose tensors are then
             read and compared with their checksums.
         system: what the user says it is; None to tell by content.
+        overrides: `a.b=c` of the system.
 
     Raises:
         CheckpointError: a file is refused or cannot be read.
@@ -111,16 +112,19 @@ def inspect(paths: Sequence[str | Path], *, system: str | None = None) -> Report
     if len(paths) == 1 and _is_converted(Path(paths[0])):
         return _converted(Path(paths[0]))
     sources = [source for path in paths for source in open_sources(Path(path))]
-    return describe(sources, name=name, system=system)
+    return describe(sources, name=name, system=system, overrides=overrides)
 
 
-def describe(sources: Sequence[Source], *, name: str, system: str | None = None) -> Report:
+def describe(
+    sources: Sequence[Source], *, name: str, system: str | None = None, overrides: Sequence[str] = ()
+) -> Report:
     """The report on opened sources.
 
     Args:
         sources: files and folders that belong together.
         name: of them all.
         system: what the user says it is; None to tell by content.
+        overrides: `a.b=c` of the system.
     """
     usual: list[Source] = []
     found: list[Found] = []
@@ -141,11 +145,11 @@ def describe(sources: Sequence[Source], *, name: str, system: str | None = None)
     if not usual:
         return Report(path=name, parts=found, notes=notes)
     try:
-        mapped = map_sources(usual, system=system)
+        mapped = map_sources(usual, system=system, overrides=overrides)
     except CheckpointError as error:
         parts = [_alone(s, kind.name, kind.what, []) for s in usual if (kind := kind_of(s)) is not None]
         return Report(path=name, parts=[*found, *parts], notes=[*notes, str(error)])
-    return _report(mapped, name, found, notes)
+    return _report(mapped, name, found, [*notes, *([] if overrides else mapped.notes)])
 
 
 def _report(mapped: Mapped, name: str, found: list[Found], notes: list[str]) -> Report:

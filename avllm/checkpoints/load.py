@@ -200,10 +200,16 @@ def load_config(name: str | Path) -> AvllmConfig:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
 
 
-def find_config(name: str | Path) -> AvllmConfig:
-    """The configuration of a model folder, or of a system by its YAML."""
-    is_model = str(name) in SHIPPED or Path(name).is_dir()
-    return load_config(name) if is_model else AvllmConfig.from_yaml(name)
+def find_config(name: str | Path, overrides: tuple[str, ...] = ()) -> AvllmConfig:
+    """The configuration of a model folder, or of a system by its YAML.
+
+    Raises:
+        ConfigError: overrides (`a.b=c`) of a model folder, whose weights have the sizes that they have.
+    """
+    is_model = Path(name).is_dir() or (str(name) in SHIPPED and not overrides)
+    if is_model and overrides:
+        raise ConfigError(f"{overrides[0]}: overrides go with a YAML, {name} is a model folder")
+    return load_config(name) if is_model else AvllmConfig.from_yaml(name, overrides)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from avllm.checkpoints.families import FAMILIES, Parts, family_of
+from avllm.checkpoints.families import FAMILIES, Parts, equal_in_keys, family_of
 from avllm.checkpoints.kinds import Kind, kind_of
 from avllm.checkpoints.rename import (
     Drop,
@@ -21,6 +21,7 @@ from avllm.checkpoints.rename import (
     unshared_state,
 )
 from avllm.checkpoints.sources import Source
+from avllm.config import apply_overrides, parse, to_plain
 from avllm.errors import CheckpointError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
 
@@ -92,6 +93,11 @@ class Mapped:
         """Our weights that only the checkpoint of the system itself would hold, of which nothing was given."""
         return [name for name, maker in self._absent.items() if maker in TRAINED]
 
+    @property
+    def notes(self) -> list[str]:
+        """What the keys leave open, how it was taken, and how to have it otherwise."""
+        return equal_in_keys(self.system, [(part.source, part.kind) for part in self.parts])
+
     @cached_property
     def _absent(self) -> dict[str, str]:
         """Our weights that belong to a file of which nothing was given -> its table."""
@@ -123,21 +129,31 @@ class Mapped:
         return [*found, *problems(needed, whole)]
 
 
-def map_sources(sources: Sequence[Source], *, system: str | None = None, start: bool = False) -> Mapped:
+def map_sources(
+    sources: Sequence[Source], *, system: str | None = None, overrides: Sequence[str] = (), start: bool = False
+) -> Mapped:
     """Puts every key of the sources on our model.
 
     Args:
         sources: opened files and folders.
         system: what the user asked for; None to tell by content.
+        overrides: `a.b=c` of the system.
         start: whether they are what a training begins with.
 
     Raises:
         CheckpointError: a source is nothing that is known, or the sources do not tell the system.
+        ConfigError: an override that no such system has.
     """
     parts: Parts = [(source, known(source)) for source in sources]
     family, names = family_of(parts, system)
-    candidates = [_map(family, built, parts, start=start) for built in FAMILIES[family].systems(parts, names)]
+    systems = [overridden(built, overrides) for built in FAMILIES[family].systems(parts, names)]
+    candidates = [_map(family, built, parts, start=start) for built in systems]
     return min(candidates, key=lambda mapped: len(mapped.faults))
+
+
+def overridden(system: System, overrides: Sequence[str]) -> System:
+    """The system with every `a.b=c` applied."""
+    return parse(System, apply_overrides(to_plain(system), overrides)) if overrides else system
 
 
 def _map(family: str, system: System, parts: Parts, *, start: bool) -> Mapped:

@@ -7,6 +7,7 @@ that no file is ever held in memory. safetensors headers are checked here; `.pth
 
 import json
 import pickle
+import warnings
 import zipfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
@@ -241,7 +242,9 @@ def _from_whole(path: Path, name: str, *, mmap: bool) -> Tensor:
 
 def _load(path: Path, *, mmap: bool, device: str = "meta") -> Any:
     try:
-        return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wonders at damaged files before it fails
+            return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         first = " ".join(str(error).split())
         cause = first.split("WeightsUnpickler error:")[-1].split("Please use")[0].split("Check the doc")[0].strip()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from avllm.cli.common import command, positive
+from avllm.errors import DataError
 
 AUDIO = ("auto", "require", "off")
 
@@ -43,6 +44,8 @@ def _ask(args: argparse.Namespace) -> int:
     questions = [
         line for q in args.questions for line in (sys.stdin.read().splitlines() if q == "-" else [q]) if line.strip()
     ]
+    if not questions:
+        raise DataError("expected a question, got an empty one")
     for reply in ask(
         args.media,
         questions,

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from avllm.cli.common import command, positive
+from avllm.errors import CheckpointError
 
 DTYPES = ("fp32", "bf16", "fp16")
 
@@ -17,7 +18,7 @@ def add(commands) -> None:
 
 def _add_convert(commands) -> None:
     parser = command(commands, "convert", _convert, "make published weights into one model folder")
-    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="files and folders of weights")
+    _add_sources(parser, "files and folders of weights")
     parser.add_argument("--out", type=Path, required=True, help="the new folder")
     parser.add_argument("--system", metavar="NAME", help="a published system or a YAML (default: told by content)")
     parser.add_argument("--dtype", choices=DTYPES, help="of the stored weights (default: that of the sources)")
@@ -35,14 +36,27 @@ def _convert(args: argparse.Namespace) -> int:
     from avllm.checkpoints.load import dtype_of
 
     dtype = dtype_of(args.dtype) if args.dtype else None
-    options = {"system": args.system, "dtype": dtype, "decoder": args.decoder, "start": args.start, "seed": args.seed}
-    print(convert_with_progress(args.sources, args.out, **options))
+    sources, overrides = _apart(args.sources)
+    options = {"system": args.system, "overrides": overrides, "dtype": dtype, "decoder": args.decoder}
+    print(convert_with_progress(sources, args.out, **options, start=args.start, seed=args.seed))
     return 0
+
+
+def _add_sources(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help=f"{what}; A.B=C overrides the system's YAML")
+
+
+def _apart(given: list[str]) -> tuple[list[str], list[str]]:
+    """Files and folders, and overrides of the system."""
+    overrides = [text for text in given if "=" in text and not Path(text).exists()]
+    if len(overrides) == len(given):
+        raise CheckpointError("expected files or folders of weights, got overrides alone")
+    return [text for text in given if text not in overrides], overrides
 
 
 def _add_inspect(commands) -> None:
     parser = command(commands, "inspect", _inspect, "tell what weights are, check them, and say what they still need")
-    parser.add_argument("sources", nargs="+", type=Path, metavar="DIR|FILE", help="files or folders, or a model folder")
+    _add_sources(parser, "files or folders, or a model folder")
     parser.add_argument("--system", metavar="NAME", help="a published system or a YAML (default: told by content)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -50,7 +64,8 @@ def _add_inspect(commands) -> None:
 def _inspect(args: argparse.Namespace) -> int:
     from avllm.checkpoints.inspect import inspect
 
-    report = inspect(args.sources, system=args.system)
+    sources, overrides = _apart(args.sources)
+    report = inspect(sources, system=args.system, overrides=overrides)
     print(json.dumps(report.to_dict(), indent=2) if args.json else report.to_table())
     return 0 if report.ok else 1
 
@@ -72,6 +87,7 @@ def _merge(args: argparse.Namespace) -> int:
 def _add_plan(commands) -> None:
     parser = command(commands, "plan", _plan, "tell how much memory a model will need, without loading it")
     parser.add_argument("model", help="a system of configs/, a YAML, or a model folder")
+    parser.add_argument("overrides", nargs="*", metavar="A.B=C", help="overrides of a system's YAML")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of weights and activations (default: bf16)")
     parser.add_argument("--frames", type=positive, help="frames of a video (default: the system's)")
     parser.add_argument("--batch", type=positive, default=1, help="conversations side by side (default: 1)")
@@ -95,6 +111,6 @@ def _plan(args: argparse.Namespace) -> int:
         quantization=args.quantization,
         train=args.train,
     )
-    result = plan(find_config(args.model), work)
+    result = plan(find_config(args.model, tuple(args.overrides)), work)
     print(json.dumps(result.to_dict(), indent=2) if args.json else result.to_table())
     return 0

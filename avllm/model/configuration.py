@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
 
@@ -206,4 +207,7 @@ def _decoder_config(plain: dict[str, Any]) -> PreTrainedConfig:
     if kind not in CONFIG_MAPPING:
         raise ConfigError(f"decoder.model_type: {kind!r} is no model of transformers")
     known = CONFIG_MAPPING[kind]
-    return known(**{key: value for key, value in plain.items() if key != "model_type"})
+    try:
+        return known(**{key: value for key, value in plain.items() if key != "model_type"})
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise ConfigError(f"decoder: no sizes of a {kind} ({' '.join(str(error).split())})") from error

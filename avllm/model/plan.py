@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AttentionInterface
 from transformers.initialization import no_init_weights
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from avllm.errors import ConfigError, OutOfMemory
+from avllm.errors import AvllmError, ConfigError, OutOfMemory
 from avllm.model.configuration import AvllmConfig
 from avllm.model.memory import LiveBytes
 from avllm.model.modeling import AvllmForConditionalGeneration
@@ -21,6 +23,9 @@ Trained = Literal["connectors", "all"]
 # quantised scales of blocks of 64 (QLoRA, arXiv:2305.14314, section 3: 0.127 bits a weight).
 QUANTISED = {"int8": 1.0, "nf4": (4 + 0.127) / 8}
 ADAM_STATES = 2
+# SDPA for rows of one length. Left to itself, transformers makes a mask for every tensor without values.
+_UNMASKED = "avllm_sdpa_unmasked"
+AttentionInterface.register(_UNMASKED, sdpa_attention_forward)
 # What the allocator of the CPU writes into its RuntimeError.
 _FAILED_ON_CPU = ("can't allocate memory", "not enough memory")
 
@@ -32,7 +37,7 @@ class Workload:
     Args:
         dtype: of weights and activations.
         num_frames: frames of each video; the system's setting if None.
-        batch: conversations side by side, each with one medium per branch.
+        batch: conversations side by side, each with one medium per branch; several are taken to be padded.
         text_tokens: of each prompt, besides its media.
         new_tokens: of each answer.
         quantization: of the decoder's linear layers.
@@ -100,7 +105,7 @@ def plan(config: AvllmConfig, work: Workload = Workload()) -> Plan:
         work: what will be run.
 
     Raises:
-        ConfigError: a quantised model cannot be trained in full.
+        ConfigError: a quantised model cannot be trained in full, or the system cannot do it (too many frames).
     """
     if work.quantization and work.train == "all":
         raise ConfigError("quantization: weights in 8 or 4 bits cannot be trained; train connectors, or leave it out")
@@ -112,14 +117,33 @@ def plan(config: AvllmConfig, work: Workload = Workload()) -> Plan:
             with no_init_weights():  # some random draws look at values, of which there are none
                 model = AvllmForConditionalGeneration(config)
             model.decoder.tie_weights()
+            if work.batch == 1:
+                model.decoder.config._attn_implementation = _UNMASKED
+            trained_parameters(model, work)
             weights, saved = _weights(model, work)
             live.restart()
             measure = _train if work.train else _answer
             result = measure(model, config, work, live)
+    except AvllmError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     finally:
         torch.set_default_dtype(before)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Plan(parameters=parameters, weights=weights - saved, **result)
+
+
+def trained_parameters(model: nn.Module, work: Workload) -> list[nn.Parameter]:
+    """Freezes what a workload does not train; what it does is kept in float32, as `avllm train` keeps it."""
+    trained = []
+    for name, parameter in model.named_parameters():
+        is_connector = name.startswith("branches.") and ".connector." in name
+        parameter.requires_grad = work.train == "all" or (work.train == "connectors" and is_connector)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            trained.append(parameter)
+    return trained
 
 
 def _weights(model: nn.Module, work: Workload) -> tuple[int, int]:
@@ -151,6 +175,10 @@ def _prompt(model: AvllmForConditionalGeneration, media: Mapping[str, Tensor], t
     return torch.cat([*tokens, model.get_input_embeddings()(words)], dim=1)
 
 
+def _mask(work: Workload, length: int) -> dict[str, Tensor]:
+    return {} if work.batch == 1 else {"attention_mask": torch.ones(work.batch, length, dtype=torch.long)}
+
+
 def _answer(
     model: AvllmForConditionalGeneration, config: AvllmConfig, work: Workload, live: LiveBytes
 ) -> dict[str, Any]:
@@ -160,14 +188,15 @@ def _answer(
         media = _media(model, config, work)
         slots = {name: branch.num_tokens(media[name].shape[1:]) for name, branch in config.parsed().branches.items()}
         embeds = _prompt(model, media, work.text_tokens, work.batch)
-        model.decoder(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
+        model.decoder(inputs_embeds=embeds, use_cache=True, logits_to_keep=1, **_mask(work, embeds.shape[1]))
         prefill = live.restart() - base
         # The last step, with a cache of all tokens before it.
         before = embeds.new_zeros(work.batch, embeds.shape[1] + work.new_tokens - 1, embeds.shape[-1])
         cache = model.decoder(inputs_embeds=before, use_cache=True, logits_to_keep=1).past_key_values
         del before
         live.restart()
-        model.decoder(inputs_embeds=embeds[:, :1], past_key_values=cache, use_cache=True)
+        mask = _mask(work, cache.get_seq_length() + 1)
+        model.decoder(inputs_embeds=embeds[:, :1], past_key_values=cache, use_cache=True, **mask)
         step = live.restart() - base
     kv_cache = sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
     activations = max(0, max(prefill, step) - kv_cache)
@@ -178,16 +207,16 @@ def _train(
     model: AvllmForConditionalGeneration, config: AvllmConfig, work: Workload, live: LiveBytes
 ) -> dict[str, Any]:
     model.train()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = work.train == "all" or (name.startswith("branches.") and ".connector." in name)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state = sum(parameter.numel() * parameter.element_size() for parameter in trained) * (1 + ADAM_STATES)
     base = live.now
     media = _media(model, config, work)
     slots = {name: branch.num_tokens(media[name].shape[1:]) for name, branch in config.parsed().branches.items()}
-    embeds = _prompt(model, media, work.text_tokens + work.new_tokens, work.batch)
     answer = torch.zeros(work.batch * work.new_tokens, dtype=torch.long)
-    logits = model.decoder(inputs_embeds=embeds, use_cache=False, logits_to_keep=work.new_tokens).logits
+    with torch.autocast("cpu", work.dtype, enabled=work.dtype != torch.float32):
+        embeds = _prompt(model, media, work.text_tokens + work.new_tokens, work.batch)
+        inputs = {"inputs_embeds": embeds, "use_cache": False, **_mask(work, embeds.shape[1])}
+        logits = model.decoder(**inputs, logits_to_keep=work.new_tokens).logits
     F.cross_entropy(logits.flatten(0, 1).float(), answer).backward()
     gradients = sum(parameter.numel() * parameter.element_size() for parameter in trained)
     activations = max(0, live.restart() - base - gradients)

@@ -16,9 +16,11 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 import avllm
 from avllm.checkpoints.convert import convert
+from avllm.checkpoints.families import equal_in_keys
 from avllm.checkpoints.inspect import inspect
 from avllm.cli import main
 from avllm.errors import CheckpointError
+from avllm.model import System
 from tests.checkpoints.published import LAYOUTS, Layout
 from tests.checkpoints.test_reading import evil_zip
 
@@ -287,6 +289,30 @@ def test_the_commands_convert_inspect_and_ask_work_together(name: str, written, 
     report = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))
     assert report["complete"]
     assert main(["ask", str(clip), "What is this?", "--model", str(tmp_path / "out"), "--max-new-tokens", "2"]) == 0
+
+
+def test_what_keys_leave_open_is_told_and_an_override_settles_it(written, tmp_path: Path, capsys):
+    layout = written("video_llama")
+    given = [*map(str, layout.sources), "--system", str(layout.options["system"])]
+
+    assert main(["inspect", *given]) == 0
+    assert "for another Vicuna add prompt=vicuna" in capsys.readouterr().out
+    assert main(["convert", "prompt=vicuna", *given, "--out", str(tmp_path / "out")]) == 0
+    assert "add prompt" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["system"]["prompt"] == "vicuna"
+    assert main(["inspect", "promt=vicuna", *given]) == 1
+    assert main(["inspect", "prompt=vicuna"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("videollama2_7b", "connector STC: .*padding=0"), ("videollama2_1_7b_16f", r"connector STC v3\.5: .*padding=1")],
+)
+def test_stc_without_a_configuration_is_told_to_be_a_guess(name: str, told: str):
+    (note,) = equal_in_keys(System.from_yaml(name), [])
+
+    assert re.match(told, note)
+    assert not equal_in_keys(System.from_yaml("video_llava_7b"), [])
 
 
 def test_names_of_files_and_folders_do_not_count(written, tmp_path: Path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from avllm.checkpoints.load import load_model
+from avllm.cli import main
 from avllm.config import parse
 from avllm.errors import ConfigError, OutOfMemory
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
@@ -23,14 +24,15 @@ def test_predicts_the_peak_of_generation_within_a_tenth(batch: int) -> None:
     assert predicted.weights == sum(p.numel() * p.element_size() for p in [*model.parameters(), *model.buffers()])
     slots = [id for name, id in processor.slot_ids.items() for _ in range(predicted.media_tokens[name])]
     ids = torch.tensor([slots + [5] * NANO.text_tokens] * batch)
+    mask = torch.ones_like(ids)
+    mask[1:, 0] = 0  # rows of a batch differ in length
     with LiveBytes([*model.parameters(), *model.buffers()]) as live, torch.no_grad():
         media = {
             name: torch.zeros(batch, *shape)
             for name, shape in {"video": (8, 3, 48, 48), "audio": (10, 1, 64, 48)}.items()
         }
-        model.generate(
-            ids, media=media, max_new_tokens=NANO.new_tokens, min_new_tokens=NANO.new_tokens, do_sample=False
-        )
+        lengths = {"max_new_tokens": NANO.new_tokens, "min_new_tokens": NANO.new_tokens}
+        model.generate(ids, attention_mask=mask, media=media, do_sample=False, **lengths)
     measured = predicted.weights + live.peak
     assert predicted.total == pytest.approx(measured, rel=0.1)
     assert predicted.kv_cache + predicted.activations == pytest.approx(live.peak, rel=0.25)
@@ -38,36 +40,61 @@ def test_predicts_the_peak_of_generation_within_a_tenth(batch: int) -> None:
 
 def test_predicts_training_within_a_tenth() -> None:
     model, processor = load_model("nano")
-    work = replace(NANO, batch=16, train="connectors")
+    work = replace(NANO, batch=8, train="connectors")
     predicted = plan(model.config, work)
     slots = [id for name, id in processor.slot_ids.items() for _ in range(predicted.media_tokens[name])]
     ids = torch.tensor([slots + [5] * (work.text_tokens + work.new_tokens)] * work.batch)
     labels = ids.clone()
     labels[:, : -work.new_tokens] = -100
+    mask = torch.ones_like(ids)
+    mask[1:, -1] = 0
     for name, parameter in model.named_parameters():
         parameter.requires_grad = ".connector." in name
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     with LiveBytes([*model.parameters(), *model.buffers()]) as live:
         for _ in range(2):  # the states of AdamW are there from the second step on
-            media = {"video": torch.zeros(16, 8, 3, 48, 48), "audio": torch.zeros(16, 10, 1, 64, 48)}
-            model(input_ids=ids, labels=labels, media=media).loss.backward()
+            media = {"video": torch.zeros(8, 8, 3, 48, 48), "audio": torch.zeros(8, 10, 1, 64, 48)}
+            model(input_ids=ids, attention_mask=mask, labels=labels, media=media).loss.backward()
             optimiser.step()
             optimiser.zero_grad()
     assert predicted.total == pytest.approx(predicted.weights + live.peak, rel=0.1)
+
+
+def test_trained_weights_are_kept_in_float32_beside_frozen_ones_in_bf16() -> None:
+    config = AvllmConfig.from_yaml("nano")
+    bf16, fp32 = (plan(config, Workload(train="connectors", dtype=dtype)) for dtype in (torch.bfloat16, torch.float32))
+    connectors = bf16.training_state // 3  # gradients and two states of AdamW
+    assert bf16.training_state == fp32.training_state
+    assert bf16.weights == pytest.approx(connectors + (fp32.weights - connectors) / 2, rel=0.01)
+
+
+def test_rows_of_a_batch_take_a_mask_and_a_single_one_takes_none() -> None:
+    config = AvllmConfig.from_yaml("nano")
+    one, two = (plan(config, Workload(train="all", batch=batch)) for batch in (1, 2))
+    assert two.activations > 2 * one.activations
 
 
 def test_published_sizes_are_planned_without_memory() -> None:
     config = AvllmConfig.from_yaml("video_llama_7b")
     whole = plan(config, Workload())
     assert whole.parameters == pytest.approx(8.6e9, rel=0.01)
-    assert plan(config, Workload(quantization="nf4")).weights < 0.5 * whole.weights
-    kv = plan(config, Workload(text_tokens=1064)).kv_cache - whole.kv_cache  # 64 by default
-    assert kv == 1000 * 2 * 32 * 4096 * 2  # tokens x (keys, values) x layers x width x bytes
+    other = plan(config, Workload(quantization="nf4", text_tokens=1064))  # 64 by default
+    assert other.weights < 0.5 * whole.weights
+    assert (
+        other.kv_cache - whole.kv_cache == 1000 * 2 * 32 * 4096 * 2
+    )  # tokens x (keys, values) x layers x width x bytes
 
 
 def test_quantised_weights_cannot_be_trained_in_full() -> None:
     with pytest.raises(ConfigError, match="8 or 4 bits"):
         plan(AvllmConfig.from_yaml("nano"), Workload(quantization="nf4", train="all"))
+
+
+def test_what_a_system_cannot_do_is_one_line(capsys) -> None:
+    assert main(["plan", "nano", "--frames", "500"]) == 1
+    assert "clip has 500 frames" in capsys.readouterr().err
+    assert main(["plan", "video_llama_7b", "decoder.hidden_size=33"]) == 1
+    assert "decoder: no sizes of a llama" in capsys.readouterr().err
 
 
 def test_a_failed_allocation_names_what_would_fit() -> None:

@@ -75,14 +75,17 @@ def test_rows_of_a_batch_take_a_mask_and_a_single_one_takes_none() -> None:
 
 
 def test_published_sizes_are_planned_without_memory() -> None:
-    config = AvllmConfig.from_yaml("video_llama_7b")
-    whole = plan(config, Workload())
+    whole = plan(AvllmConfig.from_yaml("video_llama_7b"), Workload(text_tokens=64, new_tokens=128))
     assert whole.parameters == pytest.approx(8.6e9, rel=0.01)
-    other = plan(config, Workload(quantization="nf4", text_tokens=1064))  # 64 by default
-    assert other.weights < 0.5 * whole.weights
-    assert (
-        other.kv_cache - whole.kv_cache == 1000 * 2 * 32 * 4096 * 2
-    )  # tokens x (keys, values) x layers x width x bytes
+    # tokens x (keys, values) x layers x width x bytes
+    assert whole.kv_cache == (32 + 8 + 64 + 128) * 2 * 32 * 4096 * 2
+
+
+def test_linear_layers_of_the_decoder_take_four_bits_and_their_scales() -> None:
+    config = AvllmConfig.from_yaml("nano")
+    saved = plan(config, Workload()).weights - plan(config, Workload(quantization="nf4")).weights
+    linear = 4 * (4 * 128 * 128 + 3 * 128 * 256)  # layers x (attention, MLP); not the head
+    assert saved == pytest.approx(linear * (16 - 4.127) / 8, rel=1e-3)
 
 
 def test_quantised_weights_cannot_be_trained_in_full() -> None:

@@ -157,6 +157,19 @@ def test_unreadable_media_are_listed_and_too_many_stop(tmp_path, stage, layouts,
     assert read_log(out / "log.csv")[-1]["unreadable"] == 4  # two of three, in two passes
 
 
+def test_ranks_of_torchrun_share_the_shards(tmp_path, stage, monkeypatch):
+    path, out = stage(), tmp_path / "store"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shares = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        shares.append(extract(path, out=out, shard_size=2))
+
+    assert sorted(share.stored for share in shares) == [2, 4]
+    entries = ShardIndex(out).entries()
+    assert len({entry.key for entry in entries}) == len(entries) == 6
+
+
 def test_branches_open_alone_as_in_the_whole_model(base, stage):
     settings, _ = read_stage(stage("audio"), datasets=DATASETS)
     branches, processor = open_branches(settings)

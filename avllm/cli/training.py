@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def _train(args: argparse.Namespace) -> int:
     from avllm.nano.data import DATASETS  # nano's own kinds of data set beside the published ones
     from avllm.training import train
 
+    if not sys.stderr.isatty():  # no bar there: a line for each row of the log
+        logging.getLogger("avllm.training.progress").setLevel(logging.INFO)
     folder = train(args.stage, args.overrides, resume=args.resume, datasets=DATASETS)
     print(f"saved {folder}; try: avllm ask CLIP QUESTION --model {folder}")
     return 0

@@ -73,7 +73,9 @@ class CsvLog(TrainerCallback):
         if self._bar is not None:
             self._shown |= {"loss": f"{row['loss']:.3f}", "samples_s": row["samples_per_second"]}
             self._bar.set_postfix(self._shown)
-        logger.info("%s: step %d of %d, loss %.4f", self.name, state.global_step, state.max_steps, row["loss"])
+        left = tqdm.format_interval((state.max_steps - state.global_step) * seconds / max(steps, 1))
+        place = f"{self.name}: step {state.global_step} of {state.max_steps}"
+        logger.info("%s, loss %.4f, %s samples/s, %s left", place, row["loss"], row["samples_per_second"], left)
 
     def _write(self, row: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8", newline="") as file:

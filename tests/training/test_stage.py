@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import pytest
 import torch
 import yaml
@@ -6,6 +8,7 @@ from avllm.config import find_file
 from avllm.data import DATASETS as PUBLISHED
 from avllm.errors import ConfigError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration
+from avllm.training.arguments import arguments
 from avllm.training.frozen import freeze
 from avllm.training.stage import read_stage
 from tests.training.tiny_system import DATASETS, stage_data
@@ -39,6 +42,15 @@ def test_reads_a_stage_with_kinds_of_a_higher_layer(tmp_path):
 def test_names_the_wrong_key(tmp_path, overrides, message):
     with pytest.raises(ConfigError, match=message):
         read_stage(_write(tmp_path), overrides, datasets=DATASETS)
+
+
+def test_a_report_to_a_package_that_is_not_there_is_refused(tmp_path):
+    if find_spec("wandb"):
+        pytest.skip("wandb is installed here")
+    stage, _ = read_stage(_write(tmp_path), ["logging.wandb=true"], datasets=DATASETS)
+
+    with pytest.raises(ConfigError, match=r"logging\.wandb: the package 'wandb' is not installed"):
+        arguments(stage, tmp_path)
 
 
 @pytest.mark.parametrize(

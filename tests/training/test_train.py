@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 
 import pytest
 import torch
@@ -23,9 +24,12 @@ def test_trains_what_is_named_and_leaves_every_other_bit(tmp_path):
     assert all(name in changed for name in trained if not name.endswith("key.bias"))
 
 
-def test_leaves_log_curve_stage_and_a_folder_that_opens(tmp_path):
-    out = train(make_stage(tmp_path), ["schedule.steps_per_epoch=5", "checkpoints.every=2"], datasets=DATASETS)
+def test_leaves_log_curve_stage_and_a_folder_that_opens(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "avllm.training.progress"):
+        out = train(make_stage(tmp_path), ["schedule.steps_per_epoch=5", "checkpoints.every=2"], datasets=DATASETS)
 
+    line = r"out: step 2 of 5, loss \d\.\d+, [\d.]+ samples/s, \d\d:\d\d left"
+    assert any(re.fullmatch(line, record.getMessage()) for record in caplog.records)
     rows = read_log(out / "log.csv")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["lr"] for row in rows[:3]] == pytest.approx(

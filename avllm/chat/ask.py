@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from avllm.chat.assistant import AudioMode, load
+from avllm.chat.assistant import load
+from avllm.chat.perceiver import AudioMode
 from avllm.chat.reply import Reply
 from avllm.chat.threads import choose_threads
 from avllm.errors import MediaError

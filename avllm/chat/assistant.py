@@ -1,37 +1,37 @@
 """A system that is loaded once and answers many: media are decoded and encoded once, questions go in batches."""
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from transformers.cache_utils import Cache
+from transformers.cache_utils import DynamicCache
 from transformers.generation import StoppingCriteriaList
 
+from avllm.chat.decoding import OTHER_LOOPS, Decoding
 from avllm.chat.generation import StopOnText
+from avllm.chat.layout import lay_out_for_cpu
+from avllm.chat.perceiver import AudioMode, Perceiver
 from avllm.chat.reply import Reply
-from avllm.chat.store import MediaStore, Perceived
+from avllm.chat.store import Perceived
 from avllm.checkpoints.load import load_model
-from avllm.errors import ConfigError, DataError, MediaError, NoAudioStream
-from avllm.media import content_key
-from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor, Loaded, Turn
+from avllm.errors import ConfigError
+from avllm.model import AvllmConfig, Turn
+from avllm.model.cache import growing_cache
 from avllm.model.plan import Workload, out_of_memory_named
-from avllm.model.prompts import Kind
 from avllm.model.quirks import cut_prompt_from_left
 
 if TYPE_CHECKING:
     from avllm.chat.session import Session
 
-AudioMode = Literal["auto", "require", "off"]
 # Greedy and of bounded length unless the caller says otherwise, whatever a model's own generation_config.json holds.
 DEFAULTS: Mapping[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": 128}
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class Request:
 
     Args:
         answer_start: what the answer begins with; the model goes on from there.
+        max_new_tokens: the longest answer, in place of the one given for all.
     """
 
     question: str
@@ -50,6 +51,7 @@ class Request:
     num_frames: int | None = None
     system: str | None = None
     answer_start: str = ""
+    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +77,7 @@ class Generated:
     timings_s: dict[str, float] = field(default_factory=dict)
 
 
-class Assistant:
+class Assistant(Perceiver):
     """Answers questions about media; `chat()` starts a conversation.
 
     Args:
@@ -85,116 +87,11 @@ class Assistant:
         max_media_bytes: of encoded media that are kept for later questions.
     """
 
-    def __init__(
-        self,
-        model: AvllmForConditionalGeneration,
-        processor: AvllmProcessor,
-        *,
-        name: str = "",
-        max_media_bytes: int = 256 * 2**20,
-    ) -> None:
-        self.model, self.processor, self.name = model, processor, name
-        self.store = MediaStore(max_media_bytes)
-
     def chat(self, *, system: str | None = None, overflow: Literal["error", "drop_oldest_turn"] = "error") -> "Session":
         """Starts a conversation; see `Session` for the settings."""
         from avllm.chat.session import Session
 
         return Session(self, system=system, overflow=overflow)
-
-    @torch.no_grad()
-    def perceive(self, source: Any, kind: Kind, **options: Any) -> Perceived:
-        """Decodes and encodes a medium, or takes it from the store.
-
-        Args:
-            source: whatever `avllm.media` opens.
-            kind: what to read it as; the sound of a video is read as "audio".
-            options: see `AvllmProcessor.read`.
-
-        Raises:
-            MediaError: it cannot be read.
-        """
-        try:
-            key = content_key(source, {"kind": kind, **options})
-        except OSError as error:  # a file that may not be read, a disk that fails
-            raise MediaError(f"{error.filename or source}: {error.strerror or error}") from error
-        found = self.store.get(key)
-        if found is not None:
-            return found
-        started = time.perf_counter()
-        loaded = self.processor.read(source, kind, **options)
-        decoded = time.perf_counter()
-        tokens = self.model.branch_tokens(loaded.branch, [loaded.values.to(self.model.device)], None)
-        perceived = Perceived(
-            key=key,
-            medium=self.processor.medium(loaded),
-            tokens=tokens,
-            decode_s=decoded - started,
-            encode_s=time.perf_counter() - decoded,
-        )
-        self.store.put(perceived)
-        return perceived
-
-    def perceive_all(
-        self,
-        *,
-        video: Any = None,
-        image: Any = None,
-        audio: Any = None,
-        media: Sequence[Mapping[str, Any]] = (),
-        audio_mode: AudioMode = "auto",
-        num_frames: int | None = None,
-        **options: Any,
-    ) -> list[Perceived]:
-        """The media of one turn; a sound before or after its picture, as the prompt of the system has it.
-
-        Args:
-            video: source of a video; its sound is used too, as `audio_mode` says.
-            image: source of an image.
-            audio: source of a sound, in place of the video's own.
-            media: further media as content parts, `{"type": "video", "video": SOURCE}`, in their order.
-            audio_mode: of a video's sound: "auto" if there is any and the system hears, "require" it, "off".
-            num_frames: frames to look at.
-            options: fields of `avllm.media.Sampling` and `limits`.
-
-        Raises:
-            NoAudioStream: sound is required and there is none.
-            MediaError: anything else that is wrong with a medium.
-        """
-        seen = {"num_frames": num_frames, **options} if num_frames is not None else options
-        heard, shown = [], []
-        sound = video if audio is None else audio
-        if sound is not None and (audio is not None or audio_mode != "off"):
-            heard = self._hear(sound, "require" if audio is not None else audio_mode, options)
-        if image is not None:
-            shown.append(self.perceive(image, "image", **_only(options, ("limits",))))
-        if video is not None:
-            shown.append(self.perceive(video, "video", **seen))
-        result = [*shown, *heard] if self._sees_first else [*heard, *shown]
-        for part in media:
-            kind, source = content_part(part)
-            result += self.perceive_all(**{kind: source}, audio_mode=audio_mode, num_frames=num_frames, **options)
-        return result
-
-    @property
-    def _sees_first(self) -> bool:
-        """Whether the prompt writes any media in their order, a sound behind its picture."""
-        forms = self.processor.prompt.chat.media
-        pair = forms.get("audio+video", "")
-        return "*" in forms and pair.find("{video}") < pair.find("{audio}")
-
-    def _hear(self, source: Any, mode: AudioMode, options: Mapping[str, Any]) -> list[Perceived]:
-        if "audio" not in self.processor.branches:
-            if mode == "require":
-                raise ConfigError(f"model {self.name}: sound is required, but this system has no audio branch")
-            return []
-        try:
-            return [self.perceive(source, "audio", **_only(options, ("start_s", "end_s", "limits")))]
-        except NoAudioStream:
-            if mode == "require":
-                raise
-            logger.info("no audio track; answering from the picture alone")
-            return []
 
     def prompt(
         self, turns: Sequence[Turn], media: Sequence[Perceived], system: str | None = None, answer_start: str = ""
@@ -224,8 +121,9 @@ class Assistant:
         embeds: Float[Tensor, "b l d"],
         *,
         attention_mask: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: DynamicCache | None = None,
         stop: StopOnText | None = None,
+        limits: Sequence[int] | None = None,
         **options: Any,
     ) -> Generated:
         """New ids for embedded prompts.
@@ -235,17 +133,24 @@ class Assistant:
             attention_mask: 0 at the padding.
             cache: of the conversation so far; what it holds is not computed again.
             stop: also tells when the first token came.
-            options: what `generate` of `transformers` takes.
+            limits: the most new tokens of each row, in place of `max_new_tokens`.
+            options: `seed`, and what `generate` of `transformers` takes.
 
         Raises:
             ConfigError: prompt and answer do not fit into the decoder's context.
             NumericError: the logits are not finite.
         """
         options = {**DEFAULTS, **{key: value for key, value in options.items() if value is not None}}
-        embeds, attention_mask = self._fit(embeds, attention_mask, options["max_new_tokens"])
+        limits = list(limits) if limits is not None else [options["max_new_tokens"]] * len(embeds)
+        options["max_new_tokens"] = max(limits)
+        embeds, attention_mask = self._fit(embeds, attention_mask, limits)
         seed = options.pop("seed", None)
         stop = stop or StopOnText(self.processor)
         criteria = StoppingCriteriaList([stop, *options.pop("stopping_criteria", ())])
+        is_plain = options["num_beams"] == options.get("num_return_sequences", 1) == 1
+        if is_plain and not any(name in options for name in OTHER_LOOPS):
+            options["custom_generate"] = Decoding(limits=limits, seed=seed, streamer=options.pop("streamer", None))
+            cache, seed = growing_cache(self.model.config.text_config) if cache is None else cache, None
         started = time.perf_counter()
         with self._memory_named(embeds, options["max_new_tokens"]), _seeded(seed, embeds.device):
             rows = self.model.generate(
@@ -257,7 +162,7 @@ class Assistant:
                 **options,
             )
         timings = {"first_token": stop.first_token_s or 0.0, "generate": time.perf_counter() - started}
-        return Generated(ids=rows.tolist(), timings_s=timings)
+        return Generated(ids=rows if isinstance(rows, list) else rows.tolist(), timings_s=timings)
 
     def _memory_named(self, embeds: Float[Tensor, "b l d"], new_tokens: int) -> AbstractContextManager[None]:
         def work() -> Workload:
@@ -275,16 +180,18 @@ class Assistant:
         return limit is None or num_tokens + longest <= limit
 
     def _fit(
-        self, embeds: Float[Tensor, "b l d"], mask: Tensor | None, max_new_tokens: int
+        self, embeds: Float[Tensor, "b l d"], mask: Tensor | None, limits: Sequence[int]
     ) -> tuple[Float[Tensor, "b m d"], Tensor | None]:
         if "cut_prompt_from_left" in self.processor.published_quirks:
-            return cut_prompt_from_left(embeds, max_new_tokens), None
-        if not self.fits(embeds.shape[1], {"max_new_tokens": max_new_tokens}):
-            raise ConfigError(
-                f"the conversation has {embeds.shape[1]} tokens and the answer may take {max_new_tokens}, the decoder "
-                f"holds {self.model.config.text_config.max_position_embeddings}; start a new chat, drop media or "
-                f'earlier turns (overflow="drop_oldest_turn" does), or lower max_new_tokens'
-            )
+            return cut_prompt_from_left(embeds, max(limits)), None
+        lengths = [embeds.shape[1]] * len(embeds) if mask is None else mask.sum(-1).tolist()
+        for length, longest in zip(lengths, limits, strict=True):
+            if not self.fits(length, {"max_new_tokens": longest}):
+                raise ConfigError(
+                    f"the conversation has {length} tokens and the answer may take {longest}, the decoder holds "
+                    f"{self.model.config.text_config.max_position_embeddings}; start a new chat, drop media or "
+                    f'earlier turns (overflow="drop_oldest_turn" does), or lower max_new_tokens'
+                )
         return embeds, mask
 
     def perceive_request(self, item: Request) -> list[Perceived]:
@@ -318,13 +225,10 @@ class Assistant:
             self.prompt([turn], found, item.system, item.answer_start)
             for turn, found, item in zip(turns, media, requests, strict=True)
         ]
-        longest = max(len(prompt.ids) for prompt in prompts)
-        embeds = prompts[0].embeds.new_zeros(len(prompts), longest, prompts[0].embeds.shape[-1])
-        mask = torch.zeros(len(prompts), longest, dtype=torch.long, device=embeds.device)
-        for row, prompt in enumerate(prompts):
-            embeds[row, longest - len(prompt.ids) :] = prompt.embeds[0]
-            mask[row, longest - len(prompt.ids) :] = 1
-        out = self.generate(embeds, attention_mask=mask, **options)
+        embeds, mask = _left_padded([prompt.embeds for prompt in prompts])
+        default = options.pop("max_new_tokens", None) or DEFAULTS["max_new_tokens"]
+        limits = [item.max_new_tokens or default for item in requests]
+        out = self.generate(embeds, attention_mask=mask, limits=limits, **options)
         return [
             self.reply(item.question, self.processor.answer(ids), found, out.timings_s)
             for item, ids, found in zip(requests, out.ids, media, strict=True)
@@ -360,34 +264,38 @@ def load(name: str | Path = "nano", **options: Any) -> Assistant:
         CheckpointError: there is no such model, or its folder is incomplete or damaged.
     """
     model, processor = load_model(name, **options)
+    lay_out_for_cpu(model)
     return Assistant(model, processor, name=str(name))
 
 
-def content_part(part: Mapping[str, Any]) -> tuple[Kind, Any]:
-    """Kind and source of a content part `{"type": KIND, KIND: SOURCE}`.
+def _left_padded(
+    prompts: Sequence[Float[Tensor, "1 _ d"]],
+) -> tuple[Float[Tensor, "b l d"], Int[Tensor, "b l"]]:
+    """Prompts side by side, and 1 where they stand."""
+    longest = max(prompt.shape[1] for prompt in prompts)
+    embeds = prompts[0].new_zeros(len(prompts), longest, prompts[0].shape[-1])
+    mask = torch.zeros(len(prompts), longest, dtype=torch.long, device=embeds.device)
+    for row, prompt in enumerate(prompts):
+        embeds[row, longest - prompt.shape[1] :] = prompt[0]
+        mask[row, longest - prompt.shape[1] :] = 1
+    return embeds, mask
 
-    Raises:
-        DataError: it has another form.
-    """
-    kind = part.get("type")
-    if kind not in ("video", "image", "audio") or part.get(kind) is None:
-        raise DataError(f'media: expected {{"type": "video"|"image"|"audio", TYPE: SOURCE}}, got keys {sorted(part)}')
-    return kind, part[kind]
+
+_SEEDED = Lock()
 
 
 @contextmanager
 def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Draws from a seed inside the block and leaves the generators outside as they were."""
+    """For beams that draw, which know only torch's own state: draws from a seed, and leaves the state as it was.
+
+    One at a time; what other threads draw meanwhile without a seed shares the state.
+    """
     if seed is None:
         yield
         return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with _SEEDED, torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
-def _only(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: options[name] for name in names if name in options}
-
-
-__all__ = ["Assistant", "Generated", "Loaded", "MediaError", "Prompted", "Request", "load"]
+__all__ = ["Assistant", "Generated", "Prompted", "Request", "load"]

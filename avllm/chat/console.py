@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from avllm.chat.ask import kind_of
-from avllm.chat.assistant import AudioMode, load
+from avllm.chat.assistant import load
+from avllm.chat.perceiver import AudioMode
 from avllm.chat.session import Overflow, Session
 from avllm.chat.threads import choose_threads
 from avllm.errors import AvllmError, DataError

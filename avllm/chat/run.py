@@ -11,7 +11,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from avllm.chat.ahead import answer_each
-from avllm.chat.assistant import Assistant, AudioMode, Request, load
+from avllm.chat.assistant import Assistant, Request, load
+from avllm.chat.perceiver import AudioMode
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.chat.threads import choose_threads

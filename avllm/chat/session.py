@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 from transformers.cache_utils import DynamicCache
 
-from avllm.chat.assistant import Assistant, AudioMode, Prompted
+from avllm.chat.assistant import Assistant, Prompted
 from avllm.chat.generation import StopOnText, TextStreamer
+from avllm.chat.perceiver import AudioMode
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.errors import DataError
 from avllm.model import Turn
+from avllm.model.cache import growing_cache
 
 Overflow = Literal["error", "drop_oldest_turn"]
 GIVEN = ("video", "image", "audio", "media", "audio_mode", "num_frames")
@@ -227,7 +229,7 @@ class Session:
                 break
             shared += 1
         if cache is None or shared == 0:
-            return DynamicCache(config=self.assistant.model.config.text_config)
+            return growing_cache(self.assistant.model.config.text_config)
         if shared < len(cached):
             cache.crop(shared - len(cached))
         return cache

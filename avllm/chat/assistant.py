@@ -149,8 +149,10 @@ class Assistant(Perceiver):
         criteria = StoppingCriteriaList([stop, *options.pop("stopping_criteria", ())])
         is_plain = options["num_beams"] == options.get("num_return_sequences", 1) == 1
         if is_plain and not any(name in options for name in OTHER_LOOPS):
-            options["custom_generate"] = Decoding(limits=limits, seed=seed, streamer=options.pop("streamer", None))
-            cache, seed = growing_cache(self.model.config.text_config) if cache is None else cache, None
+            streamer = options.pop("streamer", None)
+            loop = Decoding(limits=limits, mask=attention_mask, seed=seed, streamer=streamer)
+            cache = growing_cache(self.model.config.text_config) if cache is None else cache
+            options["custom_generate"], attention_mask, seed = loop, None, None
         started = time.perf_counter()
         with self._memory_named(embeds, options["max_new_tokens"]), _seeded(seed, embeds.device):
             rows = self.model.generate(

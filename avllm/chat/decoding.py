@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -25,15 +25,19 @@ class Decoding:
 
     Against the loop that is there, a row that has ended leaves the batch, each row has a limit of its own, and a seed
     gives the same answer in any batch and beside any other thread. On a CPU, where a batch does not make the reading
-    of prompts cheaper, they are read one by one, and what a prompt shares with the one before it is read once.
+    of prompts cheaper, they are read one by one, and what a prompt shares with an earlier one (a system text, a medium)
+    is read once.
 
     Args:
         limits: the most new tokens of each row.
+        mask: 0 at the padding of the prompts. Given here, as `generate` of `transformers` (5.23) takes its zeros for
+            new tokens that `repetition_penalty` shall spare.
         seed: of what is drawn, the same for every row; None draws from torch's own state.
         streamer: takes the new tokens of a single row.
     """
 
     limits: Sequence[int]
+    mask: Int[Tensor, "b l"] | None = None
     seed: int | None = None
     streamer: BaseStreamer | None = None
 
@@ -47,12 +51,12 @@ class Decoding:
         **inputs: Any,
     ) -> list[list[int]]:
         """New ids of every row, without padding. `generate` names its `inputs` like arguments of the decoder."""
-        batch = _Batch(model, inputs["inputs_embeds"], inputs.get("attention_mask"), inputs["past_key_values"])
+        batch = _Batch(model, inputs["inputs_embeds"], self.mask, inputs["past_key_values"])
         generators = [_generator(self.seed, input_ids.device) for _ in self.limits]
         answers: list[list[int]] = [[] for _ in self.limits]
         ids, logits = input_ids, batch.read_prompts()
         while True:
-            scores = logits_processor(ids, logits.to(ids.device, torch.float32, copy=True))
+            scores = logits_processor(cast(Any, ids), cast(Any, logits.to(ids.device, torch.float32, copy=True)))
             drawn = [generators[row] for row in batch.rows] if generation_config.do_sample else None
             ids = torch.cat([ids, _choose(scores, drawn)], dim=1)
             if self.streamer is not None:
@@ -82,6 +86,7 @@ class _Batch:
         self, model: Any, embeds: Float[Tensor, "b l d"], mask: Int[Tensor, "b l"] | None, cache: DynamicCache
     ) -> None:
         self.model, self.embeds, self.mask, self.cache = model, embeds, mask, cache
+        self.layers: list[Any] = cache.layers  # each with keys and values
         self.rows = list(range(len(embeds)))
         self.lengths: list[int] = [embeds.shape[1]] * len(embeds) if mask is None else mask.sum(-1).tolist()
         self.width, self.num_new = embeds.shape[1], 0
@@ -99,18 +104,22 @@ class _Batch:
 
     def _read_one_by_one(self) -> Float[Tensor, "b v"]:
         longest, logits = self.embeds.shape[1], []
-        single, before = growing_cache(self.model.config), self.embeds[0, :0]
-        for row, length in zip(self.rows, self.lengths, strict=True):
-            prompt = self.embeds[row, longest - length :]
-            shared = _num_shared(before, prompt)
-            single.crop(shared - single.get_seq_length())
-            logits.append(self._forward(single, inputs_embeds=prompt[None, shared:]))
-            for layer, filled in zip(self.cache.layers, single.layers, strict=True):
+        prompts = [self.embeds[row, longest - length :] for row, length in enumerate(self.lengths)]
+        for row, prompt in enumerate(prompts):
+            shared, source = max(
+                ((_num_shared(known, prompt), j) for j, known in enumerate(prompts[:row])), default=(0, 0)
+            )
+            known, start = growing_cache(self.model.config), longest - self.lengths[source]
+            known_layers: list[Any] = known.layers
+            for layer, held in zip(known_layers, self.layers, strict=True):
+                if shared:
+                    layer.update(*(part[source : source + 1, :, start : start + shared] for part in _parts(held)))
+            logits.append(self._forward(known, inputs_embeds=prompt[None, shared:]))
+            for layer, filled in zip(self.layers, known_layers, strict=True):
                 if row == 0:
-                    layer.update(*(_room(part, len(self.rows), longest) for part in (filled.keys, filled.values)))
-                layer.keys[row, :, longest - length :] = filled.keys[0]
-                layer.values[row, :, longest - length :] = filled.values[0]
-            before = prompt
+                    layer.update(*(_room(part, len(prompts), longest) for part in _parts(filled)))
+                for part, new in zip(_parts(layer), _parts(filled), strict=True):
+                    part[row, :, longest - len(prompt) :] = new[0]
         return torch.cat(logits)
 
     def step(self, ids: Int[Tensor, "b 1"]) -> Float[Tensor, "b v"]:
@@ -131,7 +140,7 @@ class _Batch:
         lengths = [self.lengths[index] for index in indices]
         spare = self.width - max(lengths) if grows(self.cache) else 0
         self.lengths, self.width = lengths, self.width - spare
-        for layer in self.cache.layers:
+        for layer in self.layers:
             layer.batch_select_indices(chosen)
             if spare:
                 layer.keys, layer.values = layer.keys[..., spare:, :], layer.values[..., spare:, :]
@@ -159,6 +168,10 @@ def _num_shared(first: Float[Tensor, "l d"], second: Float[Tensor, "m d"]) -> in
     length = min(len(first), len(second) - 1)
     differs = (first[:length] != second[:length]).any(-1).nonzero()
     return int(differs[0]) if len(differs) else length
+
+
+def _parts(layer: Any) -> tuple[Float[Tensor, "b h l d"], Float[Tensor, "b h l v"]]:
+    return layer.keys, layer.values
 
 
 def _room(part: Float[Tensor, "1 h l d"], num_rows: int, length: int) -> Float[Tensor, "b h m d"]:

@@ -107,6 +107,7 @@ def test_a_chat_from_a_pipe(tmp_path):
         (("run", "none.jsonl", "x.jsonl"), 1, "cannot be read"),
         (("run", "none.jsonl"), 2, "usage"),
         (("ask", "none.mp4", "What?"), 1, "none.mp4"),
+        (("ask", str(EXAMPLES / "rocket.mp4"), ""), 1, "expected a question"),
     ],
 )
 def test_bad_input_gives_one_line_and_a_code(args, code, line, tmp_path, monkeypatch, capsys):

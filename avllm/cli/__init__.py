@@ -58,6 +58,7 @@ def _fail(args: argparse.Namespace, message: str) -> int:
 
 def _missing_extra(error: ModuleNotFoundError) -> str:
     extras = {"gradio": "demo", "accelerate": "train", "matplotlib": "train", "peft": "train", "httpx": "eval"}
+    extras |= {"ray": "ray", "bitsandbytes": "quant"}
     extra = extras.get((error.name or "").partition(".")[0])
     advice = f"; install it with: pip install 'avllm[{extra}]'" if extra else ""
     return f"the package {error.name!r} is not installed{advice}"

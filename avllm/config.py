@@ -174,6 +174,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is typing.Annotated:
         return _value(args[0], value, where)
     if origin is Literal:
+        if isinstance(value, bool) and value not in args and ("off", "on")[value] in args:
+            return ("off", "on")[value]  # YAML 1.1 reads the bare words as false and true
         if value in args and not (isinstance(value, bool) and True not in args and False not in args):
             return value
         raise ConfigError(f"{where}: got {_show(value)}, allowed are: {', '.join(map(str, args))}")

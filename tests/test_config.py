@@ -123,3 +123,15 @@ def test_an_unknown_name_lists_those_that_exist():
     with pytest.raises(ConfigError, match="video_llama_7b"):
         find_file("configs", "video_lama")
     assert find_file("configs", "video_llama_7b").name == "video_llama_7b.yaml"
+
+
+def test_bare_off_and_on_are_the_words_where_words_are_wanted(tmp_path):
+    @dataclass(frozen=True)
+    class Sound:
+        audio: Literal["auto", "off"] = "auto"
+
+    path = tmp_path / "sound.yaml"
+    path.write_text("audio: off\n")
+    assert load(Sound, path).audio == "off"
+    with pytest.raises(ConfigError, match="got True, allowed are: auto, off"):
+        load(Sound, path, ["audio=on"])

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from avllm.cli.common import command
+from avllm.cli.common import command, positive
 from avllm.errors import DataError
 
 TOO_MUCH_MISSING = 3  # exit code
@@ -25,6 +25,10 @@ def _add_eval(commands) -> None:
     how.add_argument("--resume", action="store_true", help="keep the answers of an interrupted run")
     how.add_argument("--dry-run", action="store_true", help="check annotations and media, show a prompt, run nothing")
     how.add_argument("--rescore", action="store_true", help="score the answers of a run again, without its model")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or a Ray cluster")
+    parser.add_argument(
+        "--processes", type=positive, help="of Ray (default: one for each GPU, or for every second core)"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -37,7 +41,10 @@ def _eval(args: argparse.Namespace) -> int:
         work = run.plan(found, resume=True)
         print(work.describe(found))
         return 0 if len(work.missing) <= found.max_missing * len(work.samples) else TOO_MUCH_MISSING
-    report = run.rescore(found) if args.rescore else run.evaluate(found, resume=args.resume)
+    if args.rescore:
+        report = run.rescore(found)
+    else:
+        report = run.evaluate(found, resume=args.resume, engine=args.engine, processes=args.processes)
     if report is None:
         return 0
     files = ", ".join(["report.json", "report.html", *(["the server's file"] if found.submission else [])])

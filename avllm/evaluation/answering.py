@@ -1,12 +1,16 @@
 """Answers of a model to samples: media decoded and encoded once, questions in batches."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from avllm.chat.ahead import answer_each
-from avllm.chat.assistant import Assistant, Request
+from avllm.chat.assistant import Assistant, Request, load
 from avllm.chat.store import Perceived
+from avllm.chat.threads import choose_threads
 from avllm.errors import AvllmError
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Row, digest
@@ -95,3 +99,17 @@ def scored(benchmark: Benchmark, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _failed(sample: Sample, error: Exception) -> Row:
     return {**described(sample), "error": " ".join(str(error).split())}
+
+
+def assistant_of(benchmark: Benchmark) -> Assistant:
+    """Opens the model of a benchmark.
+
+    Raises:
+        CheckpointError: there is no such model.
+    """
+    options = {name: value for name in ("dtype", "device") if (value := getattr(benchmark, name)) is not None}
+    if "device" not in options and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        options["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
+    assistant = load(benchmark.model, **options)
+    choose_threads(assistant.model)
+    return assistant

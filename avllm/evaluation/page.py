@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from avllm.evaluation.aspects import HIGHEST
 from avllm.evaluation.extraction import LETTERS
 from avllm.evaluation.metrics import Mean, Paired
 from avllm.evaluation.report import Report, scores
@@ -14,6 +15,7 @@ from avllm.evaluation.stills import stills
 
 COLOURS = ("#2f6fde", "#d9822b", "#2b9a66", "#8e4ec6", "#c2405f", "#4a6a7a")
 SHOWN = 20  # samples of each list
+_TELLING = ("audio", "num_frames", "max_new_tokens", "dtype")  # settings that tell runs of one model apart
 _STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
@@ -27,13 +29,14 @@ def page(reports: Sequence[Report], *, seed: int = 0) -> str:
     first = reports[0]
     names = run_names(reports)
     parts = [
-        f"<h1>{escape(first.name)}</h1><p>{escape(', '.join(names))}</p>",
+        f"<h1>{escape(first.name)}</h1><p>{escape(' · '.join(names))}</p>",
         _cards(reports, names),
         _scores(reports, names),
         _tests(reports, names),
+        _judges(reports),
         _confusion(first, names[0] if len(reports) > 1 else ""),
         _absent(first),
-        _samples(first, seed),
+        _samples(reports, names, seed),
         _origin(reports, names),
     ]
     head = (
@@ -43,11 +46,17 @@ def page(reports: Sequence[Report], *, seed: int = 0) -> str:
 
 
 def run_names(reports: Sequence[Report]) -> list[str]:
-    """The models of the runs, numbered where two are alike."""
+    """The models of the runs; of equal ones also what is set differently, or a number."""
     models = [str(report.run.get("model", "?")) for report in reports]
+    settings = [{k: v for k, v in report.run.get("benchmark", {}).items() if k in _TELLING} for report in reports]
+    names = []
+    for model, own in zip(models, settings, strict=True):
+        others = [other for name, other in zip(models, settings, strict=True) if name == model]
+        telling = [f"{k}={v}" for k, v in own.items() if v is not None and any(other.get(k) != v for other in others)]
+        names.append(", ".join([model, *telling]))
     return [
-        f"{model} ({models[: index + 1].count(model)})" if models.count(model) > 1 else model
-        for index, model in enumerate(models)
+        f"{name} ({names[: index + 1].count(name)})" if names.count(name) > 1 else name
+        for index, name in enumerate(names)
     ]
 
 
@@ -91,6 +100,10 @@ def _scores(reports: Sequence[Report], names: Sequence[str]) -> str:
         rows.append(f"<tr><th>{escape(part)}<th><th class=n>figure, 95 % interval<th class=n>n</tr>")
         others = [report.measures.get(part, {}) for report in reports]
         rows += [_row(name, [other.get(name, Mean.of([])) for other in others]) for name in some]
+    orders = [report.orders.named() if report.orders else {} for report in reports]
+    if any(orders):
+        rows.append("<tr><th>options in several orders<th><th class=n>share, 95 % interval<th class=n>n</tr>")
+        rows += [_row(key, [mean.get(key, Mean.of([])) for mean in orders]) for key in max(orders, key=len)]
     return f"<h2>Scores</h2><p>{legend}</p><div class=box><table>{''.join(rows)}</table></div>"
 
 
@@ -123,6 +136,24 @@ def _tests(reports: Sequence[Report], names: Sequence[str]) -> str:
     head = "".join(f"<th>{title}" for title in titles)
     note = "<p>Sign-flip test on the samples that both answered.</p>"
     return f"<h2>Paired test</h2><div class=box><table><tr>{head}</tr>{''.join(rows)}</table></div>{note}"
+
+
+def _judges(reports: Sequence[Report]) -> str:
+    keys = list(dict.fromkeys((m, a) for report in reports for m, found in report.judgements.items() for a in found))
+    if not keys:
+        return ""
+    none, rows, notes = Mean.of([]), [], []
+    for model, aspect in keys:
+        found = [report.judgements.get(model, {}).get(aspect) for report in reports]
+        if any(one and one.accuracy for one in found):
+            rows.append(_row(f"{model}: right", [one.accuracy or none if one else none for one in found]))
+        rows.append(_row(f"{model}: {aspect}, of {HIGHEST}", [one.score if one else none for one in found]))
+        if found[0] and found[0].agreement is not None:
+            notes.append(f"{model} and the rule agree on {_percent(found[0].agreement)} of the answers.")
+    for name in reports[0].offline if notes else ():
+        rows.append(_row(f"offline: {name}", [report.offline.get(name, none) for report in reports]))
+    note = escape(" ".join(notes))
+    return f"<h2>Judges of open answers</h2><div class=box><table>{''.join(rows)}</table></div><p>{note}</p>"
 
 
 def _confusion(report: Report, name: str) -> str:
@@ -168,19 +199,23 @@ def _absent(report: Report) -> str:
     return f"<h2>Without an answer</h2>{details}"
 
 
-def _samples(report: Report, seed: int) -> str:
-    rng = random.Random(seed)
+def _samples(reports: Sequence[Report], names: Sequence[str], seed: int) -> str:
+    report, rng = reports[0], random.Random(seed)
     scored = [row for row in report.answered if row["score"] is not None]
     rng.shuffle(scored)
     worst = [row for row in sorted(scored, key=lambda row: row["score"]) if row["score"] < 1][:SHOWN]
     drawn = rng.sample(list(report.answered), min(SHOWN, len(report.answered)))
     texts = [("Worst samples", worst), ("Random samples", drawn)]
-    return "".join(
-        f"<h2>{title}</h2><div class=samples>{''.join(map(_sample, rows))}</div>" for title, rows in texts if rows
-    )
+    said: list[Mapping[str, Mapping[str, Any]]] = [{row["id"]: row for row in one.answered} for one in reports[1:]]
+    parts = []
+    for title, rows in texts:
+        others = [[(name, by_id.get(row["id"])) for name, by_id in zip(names[1:], said, strict=True)] for row in rows]
+        cards = "".join(_sample(row, other) for row, other in zip(rows, others, strict=True))
+        parts.append(f"<h2>{title}</h2><div class=samples>{cards}</div>" if rows else "")
+    return "".join(parts)
 
 
-def _sample(row: Mapping[str, Any]) -> str:
+def _sample(row: Mapping[str, Any], others: Sequence[tuple[str, Mapping[str, Any] | None]]) -> str:
     images = "".join(f'<img alt="" src="{source}">' for source in stills(row))
     right = " right" if row["score"] is not None and row["score"] >= 0.5 else ""
     truth = row.get("accepted", [""])[0] if row.get("truth") is None else f"({LETTERS[row['truth']]})"
@@ -189,6 +224,14 @@ def _sample(row: Mapping[str, Any]) -> str:
     )
     score = "-" if row["score"] is None else f"{row['score']:.2g}"
     answered = f"<div>answered: <b>{escape(_short(row['answer']) or '(nothing)')}</b></div>"
+    answered += "".join(
+        f"<div>{escape(name)}: {escape(_short(other['answer']) or '(nothing)')}</div>"
+        for name, other in others
+        if other
+    )
+    for model, found in row.get("verdicts", {}).items():
+        text = ", ".join(f"{aspect} {one.get('score', 'failed')}" for aspect, one in found.items())
+        answered += f"<div>{escape(model)}: {escape(text)} of {HIGHEST}</div>"
     frames = ", ".join(f"{time_s:.1f}" for time_s in row.get("frames_s", ()))
     facts = [row["id"], row.get("category", ""), f"score {score}", frames and f"frames at {frames} s"]
     small = escape(" · ".join(fact for fact in facts if fact))

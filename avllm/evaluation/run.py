@@ -3,23 +3,22 @@
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
 from tqdm import tqdm
 
 import avllm
-from avllm.chat.assistant import Assistant, load
-from avllm.chat.threads import choose_threads
+from avllm.chat.assistant import Assistant
 from avllm.checkpoints.load import find_model
 from avllm.config import to_plain
 from avllm.errors import AvllmError, DataError
 from avllm.evaluation import judge, submissions
-from avllm.evaluation.answering import answer, described, grouped, scored
+from avllm.evaluation.answering import answer, assistant_of, described, grouped, scored
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Log, Row, fingerprint, write_whole
 from avllm.evaluation.page import page
@@ -27,6 +26,7 @@ from avllm.evaluation.report import Report
 from avllm.evaluation.sample import Sample
 from avllm.evaluation.scoring import measures
 
+Engine = Literal["local", "ray"]
 # What may differ between a run and the one that resumes it.
 _FREE = {"batch", "workers", "limit", "shuffle_options", "out", "device", "score", "judge", "max_missing", "model"}
 _FREE |= {"data", "name", "submission"}
@@ -82,13 +82,22 @@ def plan(benchmark: Benchmark, *, resume: bool = False) -> Plan:
     return Plan(samples=samples, done=done)
 
 
-def evaluate(benchmark: Benchmark, *, resume: bool = False, assistant: Assistant | None = None) -> Report | None:
+def evaluate(
+    benchmark: Benchmark,
+    *,
+    resume: bool = False,
+    assistant: Assistant | None = None,
+    engine: Engine = "local",
+    processes: int | None = None,
+) -> Report | None:
     """Runs a benchmark. Processes started by torchrun share the samples, and the last one to end writes the report.
 
     Args:
         benchmark: what to run.
         resume: keeps the rows of an earlier run and answers the other samples.
         assistant: in place of the benchmark's model.
+        engine: this process, or a Ray cluster.
+        processes: of Ray; see `answer_on_ray`.
 
     Returns:
         the report; None in a process that ended while others were at work.
@@ -109,15 +118,24 @@ def evaluate(benchmark: Benchmark, *, resume: bool = False, assistant: Assistant
     mine = {sample.id for group in grouped(work.samples)[rank::num_processes] for sample in group}
     todo = [sample for sample in work.todo if sample.id in mine]
     if todo:
-        assistant = assistant or _load(benchmark)
         with log.appending(header) as out, tqdm(total=len(todo), unit="question", disable=None) as bar:
-            for rows in answer(benchmark, todo, assistant):
+            for rows in _answers(benchmark, todo, assistant, engine, processes):
                 out.add(rows)
                 bar.update(len(rows))
     rows = log.rows()
     if any(sample.id not in rows for sample in work.samples if not sample.missing):
         return None
     return _report(benchmark, rows, work.samples, header)
+
+
+def _answers(
+    benchmark: Benchmark, todo: Sequence[Sample], assistant: Assistant | None, engine: Engine, processes: int | None
+) -> Iterator[list[Row]]:
+    if engine == "local":
+        return answer(benchmark, todo, assistant or assistant_of(benchmark))
+    from avllm.evaluation.on_ray import answer_on_ray
+
+    return answer_on_ray(benchmark, todo, processes)
 
 
 def rescore(benchmark: Benchmark) -> Report:
@@ -232,12 +250,3 @@ def _check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], out: str)
     changed = [key for key in new if old.get(key) != new[key]]
     if changed:
         raise DataError(f"{out} holds a run with another {', '.join(changed)}; set out=DIR to start a new one")
-
-
-def _load(benchmark: Benchmark) -> Assistant:
-    options = {name: value for name in ("dtype", "device") if (value := getattr(benchmark, name)) is not None}
-    if "device" not in options and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        options["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
-    assistant = load(benchmark.model, **options)
-    choose_threads(assistant.model)
-    return assistant

@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from avllm.media.clips import Audio
+
 MAX_PATH = 4096
 
 
@@ -15,7 +17,7 @@ def content_key(source: Any, options: Mapping[str, Any]) -> str:
     """A digest of what a source holds and how it is read.
 
     Args:
-        source: path, bytes, URL, array or list of frames. Of a folder, names, sizes and times of change are taken.
+        source: path, bytes, URL, array, list of frames, `Audio`; of a folder, names, sizes and times of change.
         options: everything that changes what is read from it.
     """
     digest = hashlib.blake2b(digest_size=16)
@@ -41,6 +43,9 @@ def _add(digest: Any, source: Any) -> None:
     elif isinstance(source, list | tuple):
         for item in source:
             _add(digest, item)
+    elif isinstance(source, Audio):
+        digest.update(f"{source.sample_rate} {source.start_s} ".encode())
+        _add(digest, source.waveform)
     else:
         array = np.ascontiguousarray(np.asarray(source))
         digest.update(f"{array.shape} {array.dtype}".encode())

@@ -1,6 +1,9 @@
 """nano's world from its YAML through the command, with real clips and the shipped model."""
 
 import json
+from importlib.util import find_spec
+
+import pytest
 
 from avllm.cli import main
 
@@ -26,3 +29,25 @@ def test_nano_is_measured_in_one_command_and_scored_again_alike(tmp_path, capsys
     assert main([*words, "--dry-run"]) == 3
     assert main(words) == 1
     assert "holds a run" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install 'avllm[ray]'")
+def test_ray_gives_the_same_report(tmp_path):
+    words = ["eval", "nano", "limit=24", f"data.folder={tmp_path}/clips", "data.clips=6", "batch=2"]
+    assert main([*words, f"out={tmp_path}/alone"]) == 0
+    assert main([*words, f"out={tmp_path}/ray", "--engine", "ray", "--processes", "2"]) == 0
+    alone, by_ray = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("alone", "ray"))
+    assert {**by_ray, "run": None} == {**alone, "run": None}
+    answers = [
+        {row["id"]: row["answer"] for row in map(json.loads, (tmp_path / name / "log.jsonl").open()) if "id" in row}
+        for name in ("alone", "ray")
+    ]
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == 24
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
+def test_without_ray_one_line_says_what_to_install(tmp_path, capsys):
+    words = [f"out={tmp_path}/out", f"data.folder={tmp_path}/clips", "data.clips=1", "limit=1"]
+    assert main(["eval", "nano", *words, "--engine", "ray"]) == 1
+    assert "the package 'ray' is not installed; install it with: pip install 'avllm[ray]'" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def command(folder, *words, rank=0, num_processes=1):
     def child():
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(num_processes)}
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        run._load = lambda benchmark: FakeAssistant(seconds=0.003, letters=OPEN)
+        run.assistant_of = lambda benchmark: FakeAssistant(seconds=0.003, letters=OPEN)
         settings = (f"data.folder={folder}", f"out={folder / 'out'}", "batch=3", "score={kind: accepted}")
         sys.exit(main(["eval", "eval_configs/msvd_qa.yaml", *settings, *words]))
 

@@ -25,10 +25,9 @@ from avllm.model import Branch, StoredEnd
 from avllm.training.frozen import matches
 from avllm.training.stage import Stage
 from avllm.training.start import open_branches
+from avllm.training.trainer import MAX_LISTED, MIN_JUDGED
 
 logger = logging.getLogger(__name__)
-MIN_JUDGED = 100  # media, before a share of unreadable ones is judged
-MAX_LISTED = 5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="avllm",
         description="Ask audio-visual language models about videos, sounds and images; train and check them.",
+        epilog="Exit codes: 0 done (`run` also when rows are errors), 1 it failed, as one line says, 2 wrong options, "
+        "130 stopped by Ctrl-C.",
     )
     parser.add_argument("--version", action="version", version=f"avllm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -164,7 +164,7 @@ def train_audio_space(
     steps: int = 1000,
     num_pictures: int = 64,
     num_segments: int = 128,
-    num_tracks: int = 450,
+    num_tracks: int = 600,
     lr: float = 1e-3,
     quick: bool = False,
     vision: Path | None = None,

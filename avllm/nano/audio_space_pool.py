@@ -66,10 +66,11 @@ def draw_tracks(purpose: str, seed: int, num: int) -> list[Track]:
 
 
 def _round_trip(rng: np.random.Generator, scene: Scene, folder: Path) -> Float32[np.ndarray, " s"]:
-    wave = render_audio(scene, SAMPLE_RATE)
     if rng.random() < RAW_SHARE:
-        return wave
-    path = write_audio(folder / "track.m4a", wave, SAMPLE_RATE, bit_rate=int(rng.choice(BIT_RATES)))
+        return render_audio(scene, SAMPLE_RATE)
+    # At the rate of a clip's own file: the encoder hollows out faint noise in another way at each.
+    wave = render_audio(scene, scene.sample_rate)
+    path = write_audio(folder / "track.m4a", wave, scene.sample_rate, bit_rate=int(rng.choice(BIT_RATES)))
     return open_audio(path, sample_rate=SAMPLE_RATE).waveform.mean(0)
 
 

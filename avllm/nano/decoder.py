@@ -289,7 +289,7 @@ def draw_row(name: str, rng: np.random.Generator) -> tuple[Facts, list[Question]
 
 
 def train_decoder(
-    out_dir: Path, *, seed: int = 0, steps: int = 1200, lr: float = 1.5e-3, quick: bool = False,
+    out_dir: Path, *, seed: int = 0, steps: int = 1500, lr: float = 1.5e-3, quick: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Trains the decoder on facts and questions in words, lesson by lesson, and writes `decoder.safetensors`.

@@ -5,151 +5,181 @@ import zlib
 from functools import cache
 from typing import Literal
 
+import numpy as np
+
 Wording = Literal["train", "test", "any", "bare"]
 TEST_SHARE = 8  # one wording in so many is kept for testing
 
-_SEE = "(what (do you see|can you see|can be seen|is shown|is visible|is there to see|appears)"
 _HERE = "( here| in the video| in this video| in the clip| in this clip|)"
-_ASK = "(|can you tell me |tell me |please tell me |can you say |say )"
+# A question comes straight (`what does it do`) or in a request (`tell me what it does`), where the order of words changes.
+_TELL = "(can you tell me|tell me|please tell me|can you say|say) "
+_TELL_IF = "(can you tell me|tell me|please tell me|can you say|say) (if|whether) "
 _SHOW = "(the video|this video|the clip|this clip|the scene|the picture|the image|it)"
+_IT = "(it|the thing|the object|the {thing})"
+_WHICH = "(what|which|which one|which thing|which object)"
+_COLOUR = "(what|which) (color|colour) "
+_KIND = "(what|which) (thing|object|kind of thing|kind of object|sort of thing) "
+_MOTION = "(what|which) (motion|movement|kind of motion|kind of movement) "
+_WAY = "(where|which way|in which direction|in what direction)"
+_SHOWN = "(came|comes|appeared|appears|was seen|is seen|was shown|is shown)"
+_AFTER = "(second|last|later|next|after that)"
+_ORDER = "in (what|which) order "
 
-# Alternatives in (a|b|c), an empty one may be left out; {name} is filled per scene.
+# Alternatives in (a|b|c), an empty one may be left out; {name} is filled per scene. Every text is a correct sentence. A
+# pattern is drawn as often as any other of its kind, however many texts it has.
 GRAMMAR: dict[str, tuple[str, ...]] = {
     "caption": (
         "(describe|caption|(please|can you|could you) (describe|caption)|summarize|give a description of|"
-        "give a caption of|write a caption for) " + _SHOW + "(| briefly| please| in a sentence)",
-        _ASK + _SEE + _HERE + ")",
-        _ASK + "what (happens|is happening|is going on|goes on|is)" + _HERE,
-        "what is (this video|the video|this clip|the clip|this) (about|of)",
-        "what does " + _SHOW + " show",
+        "give a caption of|write a caption for) " + _SHOW + "(| briefly| in a sentence)",
+        "what (do you see|can you see|can be seen|is shown|is visible|is there to see|appears)" + _HERE,
+        _TELL + "what (you see|you can see|can be seen|is shown|is visible|there is to see|appears)" + _HERE,
+        "(|" + _TELL + ")what (happens|is happening|is going on|goes on)" + _HERE,
+        "(|" + _TELL + ")what is (here|in (the|this) (video|clip|picture|image|scene))",
+        "(what is (the video|this video|the clip|this clip) about|what does " + _SHOW + " show|"
+        + _TELL + "what " + _SHOW + " shows)",
     ),
     "thing": (
-        _ASK + "(what|which) (thing|object|kind of thing|kind of object|sort of thing) "
-        "(is it|is this|is that|is shown|is visible|do you see|can you see|appears)" + _HERE,
-        _ASK + "(what|which) is the (thing|object)" + _HERE,
-        "name the (thing|object)" + _HERE,
-        "what (is it|is this|is that)",
+        _KIND + "(is it|is this|is that|is shown|is visible|do you see|can you see|appears)" + _HERE,
+        _TELL + _KIND + "(it is|this is|that is|is shown|is visible|you see|you can see|appears)" + _HERE,
+        "(what is the (thing|object)|" + _TELL + "what the (thing|object) is|name the (thing|object))" + _HERE,
+        "(what is (it|this|that)|" + _TELL + "what (it|this|that) is)",
     ),
     "colour": (
-        _ASK + "(what|which) (color|colour) (is|has) (it|the thing|the object|this thing|this object|the {thing})" + _HERE,
-        _ASK + "(what|which) (color|colour) (does|can) (it|the thing|the object|the {thing}) have" + _HERE,
-        "(what is|tell me|name|say) (the (color|colour) of (it|the thing|the object|the {thing})|its (color|colour))"
-        + _HERE,
-        "(what|which) (color|colour) (do you see|is shown|is visible|is this|is that)" + _HERE,
+        _COLOUR + "(is (it|the thing|the object|this thing|this object|the {thing})|does " + _IT + " have)" + _HERE,
+        _TELL + _COLOUR + _IT + " (is|has)" + _HERE,
+        "(what is|tell me|name|say) (the (color|colour) of " + _IT + "|its (color|colour))" + _HERE,
+        _COLOUR + "(do you see|is shown|is visible|is this|is that)" + _HERE,
+        _TELL + _COLOUR + "(you see|is shown|is visible|this is|that is)" + _HERE,
     ),
     "colour_of": (
-        _ASK + "(what|which) (color|colour) (is|has) the {thing}" + _HERE,
-        _ASK + "(what|which) (color|colour) does the {thing} have" + _HERE,
+        _COLOUR + "(is the {thing}|does the {thing} have)" + _HERE,
+        _TELL + _COLOUR + "the {thing} (is|has)" + _HERE,
         "(what is|tell me|name|say) the (color|colour) of the {thing}" + _HERE,
     ),
     "motion": (
-        _ASK + "(how|where|which way|in which direction|in what direction) (does|is) "
-        "(it|the thing|the object|the {thing}) (move|moving|go|going)" + _HERE,
-        _ASK + "what (does|is) (it|the thing|the object|the {thing}) (do|doing)" + _HERE,
-        "(describe|name|tell me|what is) (the (motion|movement)|its (motion|movement)|the (motion|movement) of the "
-        "(thing|object|{thing}))" + _HERE,
-        "what (happens|is happening) (to|with) (it|the thing|the object|the {thing})" + _HERE,
-        "(what|which) (motion|movement|kind of motion|kind of movement) (do you see|can you see|is it|is shown|is this)"
-        + _HERE,
+        "(how (does " + _IT + " move|is " + _IT + " moving)|" + _WAY
+        + " (does " + _IT + " (move|go)|is " + _IT + " (moving|going)))" + _HERE,
+        _TELL + "(how " + _IT + " (moves|is moving)|" + _WAY + " " + _IT + " (moves|goes|is moving|is going))" + _HERE,
+        "(what (does " + _IT + " do|is " + _IT + " doing)|" + _TELL + "what " + _IT + " (does|is doing))" + _HERE,
+        "(describe|name|tell me|what is) (the (motion|movement)|its (motion|movement)|the (motion|movement) of "
+        "(it|the thing|the object|the {thing}))" + _HERE,
+        "(|" + _TELL + ")what (happens|is happening) (to|with) " + _IT + _HERE,
+        _MOTION + "(do you see|can you see|is it|is shown|is this)" + _HERE,
+        _TELL + _MOTION + "(you see|you can see|it is|is shown|this is)" + _HERE,
     ),
     "what_moves": (
-        _ASK + "(what|which thing|which object) (moves|is moving|is in motion|changes)" + _HERE,
-        "(what|which thing|which object) do you see (moving|in motion)" + _HERE,
+        "(|" + _TELL + ")(what|which thing|which object) (moves|is moving|is in motion)" + _HERE,
+        "(what|which thing|which object) (do|can) you see (moving|in motion)" + _HERE,
+        _TELL + "(what|which thing|which object) you (|can )see (moving|in motion)" + _HERE,
     ),
     "count": (
-        _ASK + "how many (things|objects) (are there|do you see|can you see|are shown|are visible|appear)" + _HERE,
-        "count the (things|objects)" + _HERE,
-        "(what is|tell me) the number of (things|objects)" + _HERE,
+        "how many (things|objects) (are there|do you see|can you see|are shown|are visible|appear)" + _HERE,
+        _TELL + "how many (things|objects) (there are|you see|you can see|are shown|are visible|appear)" + _HERE,
+        "(count the|what is the number of|tell me the number of) (things|objects)" + _HERE,
     ),
     "first": (
-        _ASK + "(what|which|which one|which thing|which object) "
-        "(came|comes|appeared|appears|was seen|is seen|was there|is there|was shown|is shown|do you see|did you see) first"
-        + _HERE,
+        "(|" + _TELL + ")" + _WHICH + " (" + _SHOWN + "|was there|is there) first" + _HERE,
+        "(" + _WHICH + " (do|did) you see|" + _TELL + _WHICH + " you (see|saw)) first" + _HERE,
         "(what|which|which one) (is|was) the first (one|thing|object)(| to appear| to come| that appears| that you see)"
         + _HERE,
-        "name the first (one|thing|object)" + _HERE,
+        "(name|tell me|say) the first (one|thing|object)(| to appear| to come| that appears| that you see)" + _HERE,
     ),
     "second": (
-        _ASK + "(what|which|which one|which thing|which object) "
-        "(came|comes|appeared|appears|was seen|is seen|was shown|is shown|do you see|did you see) (second|last|later|next|after that)"
-        + _HERE,
+        "(|" + _TELL + ")" + _WHICH + " " + _SHOWN + " " + _AFTER + _HERE,
+        "(" + _WHICH + " (do|did) you see|" + _TELL + _WHICH + " you (see|saw)) " + _AFTER + _HERE,
         "(what|which|which one) (is|was) the (second|last|other) (one|thing|object)"
         "(| to appear| to come| that appears| that you see)" + _HERE,
-        "name the (second|last|other) (one|thing|object)" + _HERE,
+        "(name|tell me|say) the (second|last|other) (one|thing|object)(| to appear| to come| that appears| that you see)"
+        + _HERE,
     ),
     "hearing": (
-        _ASK + "what (do you hear|can you hear|can be heard|is heard|is there to hear)" + _HERE,
-        _ASK + "(what|which) (sound|sounds|noise|noises) (do you hear|can you hear|can be heard|are there|is there|is it|is this)"
+        "what (do you hear|can you hear|can be heard|is heard|is there to hear)" + _HERE,
+        _TELL + "what (you hear|you can hear|can be heard|is heard|there is to hear)" + _HERE,
+        "(what|which) ((sound|noise) (do you hear|can you hear|can be heard|is there|is it|is this)|"
+        "(sounds|noises) (do you hear|can you hear|can be heard|are there))" + _HERE,
+        _TELL + "(what|which) ((sound|noise) (you hear|you can hear|can be heard|there is|it is|this is)|"
+        "(sounds|noises) (you hear|you can hear|can be heard|there are))" + _HERE,
+        "((describe|name|tell me) the (sound|sounds|noise|noises|audio)|what (is the (sound|noise)|are the (sounds|noises)))"
         + _HERE,
-        "(describe|name|tell me|what is|what are) the (sound|sounds|noise|noises|audio)" + _HERE,
-        "(listen|what makes the sound|what makes the noise|what makes a sound|what makes a noise|what sounds|what is the sound of)"
-        + _HERE,
-        "what does (it|this|the video|the clip) sound like",
+        "(listen|(|" + _TELL + ")what (makes|is making) (the|a|this) (sound|noise))" + _HERE,
+        "(what does (it|this|the video|the clip) sound like|" + _TELL + "what (it|this|the video|the clip) sounds like)",
     ),
     "sound_order": (
-        _ASK + "in (what|which) order (do you hear the|do the|are the|can you hear the) (sounds|noises)(| come| heard| appear)"
+        _ORDER + "((do|did|can) you hear the (sounds|noises)|(do|did) the (sounds|noises) (come|appear)|"
+        "(are|were) the (sounds|noises) heard)" + _HERE,
+        _TELL + _ORDER + "(you (hear|heard|can hear) the (sounds|noises)|the (sounds|noises) (come|appear|are heard))"
         + _HERE,
         "(what is|tell me|name|describe) the order of the (sounds|noises)" + _HERE,
         "(name|list|tell me) the (sounds|noises) in order" + _HERE,
-        "(what|which sounds|which noises) do you hear(,|) (in order|one after the other|one after another)" + _HERE,
+        "((what|which sounds|which noises) do you hear|" + _TELL + "(what|which sounds|which noises) you hear)(,|) "
+        "(in order|one after the other|one after another)" + _HERE,
     ),
     "sound_first": (
-        _ASK + "(what|which sound|which noise) (do you hear|did you hear|is heard|was heard|can you hear) first" + _HERE,
-        "(what|which) (is|was) the first (sound|noise)" + _HERE,
-        "which (sound|noise) (came|comes) first" + _HERE,
+        "(what|which sound|which noise) (do you hear|did you hear|is heard|was heard|can you hear) first" + _HERE,
+        _TELL + "(what|which sound|which noise) (you hear|you heard|is heard|was heard|you can hear) first" + _HERE,
+        "((what|which) (is|was)|name|tell me|say) the first (sound|noise)" + _HERE,
+        "(|" + _TELL + ")which (sound|noise) (came|comes|is|was) first" + _HERE,
     ),
     "sound_last": (
-        _ASK + "(what|which sound|which noise) (do you hear|did you hear|is heard|was heard|can you hear) last" + _HERE,
-        "(what|which) (is|was) the last (sound|noise)" + _HERE,
-        "which (sound|noise) (came|comes) last" + _HERE,
+        "(what|which sound|which noise) (do you hear|did you hear|is heard|was heard|can you hear) last" + _HERE,
+        _TELL + "(what|which sound|which noise) (you hear|you heard|is heard|was heard|you can hear) last" + _HERE,
+        "((what|which) (is|was)|name|tell me|say) the last (sound|noise)" + _HERE,
+        "(|" + _TELL + ")which (sound|noise) (came|comes|is|was) last" + _HERE,
     ),
     "sound_count": (
-        _ASK + "how many (sounds|noises|different sounds|different noises) "
-        "(are there|do you hear|can you hear|can be heard|are heard|did you hear)" + _HERE,
-        "count the (sounds|noises)" + _HERE,
-        "(what is|tell me) the number of (sounds|noises)" + _HERE,
+        "how many (|different )(sounds|noises) (are there|do you hear|can you hear|can be heard|are heard|did you hear)"
+        + _HERE,
+        _TELL + "how many (|different )(sounds|noises) (there are|you hear|you can hear|can be heard|are heard|you heard)"
+        + _HERE,
+        "(count the|what is the number of|tell me the number of) (sounds|noises)" + _HERE,
     ),
     "silence": (
-        "is (it|the video|the clip|this) silent",
-        "is there silence" + _HERE,
+        "is (it|this|the video|this video|the clip|this clip) (silent|without sound|without any sound)",
+        _TELL_IF + "(it|this|the video|this video|the clip|this clip) is (silent|without sound|without any sound)",
+        "(is there|" + _TELL_IF + "there is) (|only )silence" + _HERE,
     ),
     "any_sound": (
-        "(is|was) there (a|any) (sound|noise)" + _HERE,
-        "(do|can|did) you hear (anything|something|a sound|any sound|a noise)" + _HERE,
+        "((is|was) there|" + _TELL_IF + "there (is|was)) (a|any) (sound|noise)" + _HERE,
+        "((do|can|did) you hear|" + _TELL_IF + "you (|can )hear) (anything|something|a sound|any sound|a noise)" + _HERE,
     ),
     "match": (
-        _ASK + "(does|do|did|will|would) the (sound|noise|audio) (match|fit|go with|belong to|suit) "
+        "(does|did) the (sound|noise|audio) (match|fit|go with|belong to|suit) "
         "(the picture|the video|the image|the thing|the object|what you see|what is shown)",
-        "(does|do) the (picture|video|image|thing|object) (match|fit|go with|suit) "
+        _TELL_IF + "the (sound|noise|audio) (matches|fits|goes with|belongs to|suits) "
+        "(the picture|the video|the image|the thing|the object|what you see|what is shown)",
+        "(does the (picture|video|image|thing|object) (match|fit|go with|suit)|"
+        + _TELL_IF + "the (picture|video|image|thing|object) (matches|fits|goes with|suits)) "
         "(the sound|the noise|the audio|what you hear)",
-        "(is|was) the (sound|noise) (the sound of the thing|from the thing|made by the thing|of the thing|of the object|"
-        "from the object|made by the object|the right one|the sound of the object)" + _HERE,
-        "do (the sound and the picture|the picture and the sound|sound and picture|picture and sound|"
-        "audio and video|video and audio) (match|fit|go together|belong together)",
-        "(does|do) what you (see|hear) (match|fit|go with) what you (hear|see)",
+        "((is|was) the (sound|noise)|" + _TELL_IF + "the (sound|noise) is) (the sound of the (thing|object)|"
+        "(from|made by) the (thing|object)|the right one)" + _HERE,
+        "(do|did) (the sound and the picture|the picture and the sound|sound and picture|picture and sound|"
+        "audio and video|video and audio) (match|fit together|go together|belong together)",
+        "does what you (see (match|fit|go with) what you hear|hear (match|fit|go with) what you see)",
         "does (it|the thing|the object) make (this sound|the sound|that sound|this noise|the noise)" + _HERE,
     ),
     "sees": (
-        "(is|was) there a {thing}" + _HERE,
-        "(do|can|did) you see (a|the|any) {thing}" + _HERE,
-        "(is|was) (a|the) {thing} (shown|visible|there|present)" + _HERE,
-        "does (a|the) {thing} appear" + _HERE,
-        "does (the video|this video|the clip|this clip) show a {thing}",
+        "((is|was) there|" + _TELL_IF + "there (is|was)) a {thing}" + _HERE,
+        "((do|can|did) you see|" + _TELL_IF + "you (|can )see) (a|the) {thing}" + _HERE,
+        "((is|was) (a|the) {thing}|" + _TELL_IF + "(a|the) {thing} is) (shown|visible|there|present)" + _HERE,
+        "(does (a|the) {thing} appear|" + _TELL_IF + "(a|the) {thing} appears)" + _HERE,
+        "(does (the video|this video|the clip|this clip) show|" + _TELL_IF
+        + "(the video|this video|the clip|this clip) shows) a {thing}",
     ),
     "hears": (
-        "(do|can|did) you hear (a|the|any) {sound}" + _HERE,
-        "(is|was) there the (sound|noise) of a {sound}" + _HERE,
-        "(is|was) (a|the) {sound} (heard|audible)" + _HERE,
-        "can (a|the) {sound} be heard" + _HERE,
+        "((do|can|did) you hear|" + _TELL_IF + "you (|can )hear) (a|the) {sound}" + _HERE,
+        "((is|was) there|" + _TELL_IF + "there is) the (sound|noise) of a {sound}" + _HERE,
+        "((is|was) (a|the) {sound}|" + _TELL_IF + "(a|the) {sound} is) (heard|audible)" + _HERE,
+        "(can (a|the) {sound}|" + _TELL_IF + "(a|the) {sound} can) be heard" + _HERE,
         "does (the video|it|the clip|this) sound like a {sound}",
     ),
     "joint": (
-        _ASK + "what (do you|can you) (see and hear|hear and see|see and what do you hear)" + _HERE,
+        "what (do you|can you) (see and hear|hear and see|see and what (do you|can you) hear)" + _HERE,
+        _TELL + "what you (|can )(see and hear|hear and see|see and what you hear)" + _HERE,
         "describe (what you see and hear|what you hear and see|the video and the sound|the picture and the sound|"
         "the video and the audio|both picture and sound)",
-        "what can be (seen and heard|heard and seen)" + _HERE,
-        "(what is there to see and hear|what is seen and heard)" + _HERE,
-        "describe the (video|clip|scene) with its (sound|sounds|audio)",
+        "(|" + _TELL + ")what (can be|is) (seen and heard|heard and seen)" + _HERE,
+        "(what is there|" + _TELL + "what there is) to (see and hear|hear and see)" + _HERE,
+        "(|please |can you )describe the (video|clip|scene) with its (sound|sounds|audio)",
     ),
 }  # fmt: skip
 # The shortest question of each kind: the decoder learns on these what the others ask for.
@@ -181,20 +211,36 @@ def expand(pattern: str) -> list[str]:
 
 
 @cache
-def wordings(kind: str, which: Wording = "train") -> tuple[str, ...]:
-    """The wordings of a kind of question, without the mark: those for training, those kept for testing, or all.
+def patterns(kind: str, which: Wording = "train") -> tuple[tuple[str, ...], ...]:
+    """The wordings of a kind of question, without the mark, by pattern: those for training or for testing, or all.
+
+    A pattern all of whose wordings are left out is left out itself.
 
     Raises:
         KeyError: a kind that the grammar does not have.
     """
     if which == "bare":
-        return (BARE[kind],)
-    texts = sorted({text for pattern in GRAMMAR[kind] for text in expand(pattern)})
-    if which == "any":
-        return tuple(texts)
-    return tuple(text for text in texts if is_test(text) == (which == "test"))
+        return ((BARE[kind],),)
+    found = (sorted({text for text in expand(pattern) if _is_of(text, which)}) for pattern in GRAMMAR[kind])
+    return tuple(tuple(texts) for texts in found if texts)
+
+
+def wordings(kind: str, which: Wording = "train") -> tuple[str, ...]:
+    """All wordings of a kind of question, see `patterns`."""
+    return tuple(sorted({text for texts in patterns(kind, which) for text in texts}))
+
+
+def draw_wording(kind: str, which: Wording, rng: np.random.Generator) -> str:
+    """A random wording of a random pattern: a way to ask that has few wordings comes as often as one with many."""
+    found = patterns(kind, which) or patterns(kind, "any")
+    texts = found[int(rng.integers(len(found)))]
+    return texts[int(rng.integers(len(texts)))]
 
 
 def is_test(wording: str) -> bool:
     """Whether a wording is kept for testing."""
     return wording not in ALWAYS and zlib.crc32(wording.encode()) % TEST_SHARE == 0
+
+
+def _is_of(wording: str, which: Wording) -> bool:
+    return which == "any" or is_test(wording) == (which == "test")

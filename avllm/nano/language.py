@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avllm.nano.grammar import Wording, wordings
+from avllm.nano.grammar import Wording, draw_wording
 from avllm.nano.world import COLOURS, MOTIONS, THINGS, Scene, is_held_out
 
 NUMBERS = ("none", "one", "two", "three")
@@ -156,7 +156,7 @@ def _heard(sounds: tuple[str, ...]) -> dict[str, str]:
 
 # How often each kind is asked in training, before what a scene leaves open is taken out.
 SHARES = {
-    "caption": 3.0, "thing": 1.0, "colour": 1.0, "colour_of": 2.0, "motion": 1.5, "what_moves": 1.0, "count": 0.7,
+    "caption": 3.0, "thing": 1.0, "colour": 1.0, "colour_of": 2.0, "motion": 2.0, "what_moves": 1.5, "count": 0.7,
     "first": 1.5, "second": 1.5, "hearing": 2.5, "sound_order": 1.0, "sound_first": 0.6, "sound_last": 0.6,
     "sound_count": 1.0, "silence": 0.8, "any_sound": 1.0, "match": 3.0, "sees": 3.5, "hears": 2.0, "joint": 1.5,
 }  # fmt: skip
@@ -181,8 +181,7 @@ def ask(
         held_out: allows a question to name a pair of thing and colour that training never shows.
         hard: share of the questions for no that name what is nearly there.
     """
-    texts = wordings(kind, wording) or wordings(kind, "any")
-    text = texts[int(rng.integers(len(texts)))]
+    text = draw_wording(kind, wording, rng)
     if kind in _ALWAYS_OPEN:
         named = _named(facts, kind, rng, held_out=held_out, hard=hard)
         if named is None:

@@ -23,7 +23,9 @@ from avllm.nano.tokenizer import slot_word_ids
 from avllm.nano.world import THINGS, Scene, Sound, scene_rng
 from avllm.nano.world_sampling import sample_scene
 
-SHARP_SHARE = 0.75  # of sounds: a segment is read as the sound from some share of it on, or else as silence
+# A segment is read as a sound from some share of it on, at most this (HEARD_FROM of avllm.nano.audio_space_pool and a
+# little more); less of it is silence. A share of the sounds has a ramp of at most so wide there, the others have none.
+LATEST, SHARP_SHARE, WIDEST = 0.4, 0.75, 0.2
 IMAGE_SHARE = 0.05  # clips of one frame: an image is a video of one frame
 CAPTION_KINDS, HEARING_KINDS = ("caption",), ("hearing",)
 SEEN_KINDS = (
@@ -218,21 +220,21 @@ class AudioSource:
     def segments(self, rng: np.random.Generator, sounds: Sequence[Sound], duration_s: float) -> Float[Tensor, "t 1 d"]:
         """Pictures in place of sounds: a thing's where its sound would fill a segment, mixed with nothing at its ends.
 
-        A segment that holds only the end of a sound may be near it or near silence; how near is drawn per sample.
+        A segment that holds only the end of a sound is near it or near silence: from which share of it on is drawn per
+        sound and end.
         """
         starts = np.linspace(0, max(duration_s - self.segment_seconds, 0), self.num_segments)
         # A sound that dies away ends for the ears before it ends: each edge is read in its own way.
-        edges, is_sharp = rng.uniform(0.02, 0.48, (len(sounds), 2)), rng.random(len(sounds)) < SHARP_SHARE
-        steepness = float(np.exp(rng.uniform(-1.5, 1.0)))
+        edges, is_sharp = rng.uniform(0.02, LATEST, (len(sounds), 2)), rng.random(len(sounds)) < SHARP_SHARE
+        widths = np.where(is_sharp, 1e-6, rng.uniform(0, WIDEST, len(sounds)))
         mixed = self._draw(rng, BLANK, self.num_segments)
         shares = torch.zeros(self.num_segments, 1)
         total = torch.zeros_like(mixed)
         covers = [cover(starts, self.segment_seconds, sound) for sound in sounds]
-        for index, (sound, covered, (first, last)) in enumerate(zip(sounds, covers, edges, strict=True)):
+        for sound, covered, (first, last), width in zip(sounds, covers, edges, widths, strict=True):
             threshold = np.where(starts < sound.start_s, first, last)
             is_most = covered == np.max(covers, axis=0)  # where two sounds meet, the ears hear the longer
-            is_heard = (covered > threshold) & is_most
-            filled = is_heard if is_sharp[index] else covered**steepness * (covered > 0)
+            filled = np.clip((covered - threshold) / width + 0.5, 0, 1) * (is_most & (covered > 0))
             share = torch.from_numpy(np.asarray(filled, dtype=np.float32))[:, None]
             pictures = self._draw(rng, THINGS.index(sound.name), 1 if rng.random() < 0.5 else self.num_segments)
             total, shares = total + share * pictures, shares + share

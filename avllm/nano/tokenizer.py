@@ -23,7 +23,8 @@ def corpus(num_facts: int = 400) -> list[str]:
     texts = [text.format(thing="drum", sound="drum") for text in texts]
     texts += [text for _ in range(num_facts) for text in answers(random_facts(rng)).values()]
     words = [*THINGS, *COLOURS, *MOTIONS, *TEMPLATE_WORDS, FILLER, "?", ",", NO_PICTURE, NO_SOUND]
-    words += sorted({word for text in texts for word in text.split()})
+    every = (text for kind in GRAMMAR for text in wordings(kind, "any"))
+    words += sorted({word for text in (*texts, *every) for word in text.split() if "{" not in word})
     return texts + [word for word in words for _ in range(60)] + [word for word in TEMPLATE_WORDS for _ in range(300)]
 
 

@@ -88,7 +88,7 @@ def test_a_build_is_not_overwritten(tmp_path):
 
 
 def test_parts_become_a_system(tmp_path):
-    table = torch.randn(688, 128)
+    table = torch.randn(704, 128)
     save_file({"decoder.model.embed_tokens.weight": table}, tmp_path / "decoder.safetensors")
 
     assemble([tmp_path / "decoder.safetensors"], tmp_path / "start")
@@ -104,7 +104,7 @@ def test_parts_become_a_system(tmp_path):
 def test_names_a_weight_that_does_not_fit(tmp_path):
     save_file({"decoder.model.embed_tokens.weight": torch.zeros(7, 128)}, tmp_path / "decoder.safetensors")
 
-    with pytest.raises(CheckpointError, match=r"embed_tokens.weight is \[7, 128\], configs/nano.yaml has \[688, 128\]"):
+    with pytest.raises(CheckpointError, match=r"embed_tokens.weight is \[7, 128\], configs/nano.yaml has \[704, 128\]"):
         assemble([tmp_path / "decoder.safetensors"], tmp_path / "start")
 
 

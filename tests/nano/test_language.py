@@ -1,9 +1,10 @@
+import re
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from avllm.nano.grammar import ALWAYS, GRAMMAR, expand, is_test, wordings
+from avllm.nano.grammar import ALWAYS, GRAMMAR, draw_wording, expand, is_test, patterns, wordings
 from avllm.nano.language import Facts, answers, ask, draw_questions, in_order, random_facts
 from avllm.nano.world import Scene, Sound, Thing, is_held_out
 
@@ -27,6 +28,34 @@ def test_every_kind_keeps_some_wordings_for_testing_and_shares_none(kind):
     assert test
     assert not train & test
     assert not test & ALWAYS
+
+
+_SUBJECT = r"(it|you|this|that|there|(the|this) (?!order)[{}\w]+)"
+NOT_ENGLISH = (
+    rf"\b(do|does|did|can) {_SUBJECT} (\w+ing|is|has|moves|goes|shown|heard)\b",  # what does it moving
+    rf"\b(is|are|was) {_SUBJECT} (move|go|do|appear|come|have)\b",  # what is it do
+    r"\b(has|can) (it|(the|this) [{}\w]+)( have)?$",  # what colour has it
+    # tell me what is it
+    rf"\b(tell me|say) (in )?(what|which|how|where)\b.* (do|does|did|is|are|was|can) {_SUBJECT}\b(?! first)",
+    r"\bis the (sounds|noises)\b|\b(sounds|noises) is (it|this)\b",  # what is the sounds
+)
+
+
+@pytest.mark.parametrize("kind", GRAMMAR)
+def test_wordings_are_english(kind):
+    wrong = [text for text in wordings(kind, "any") for rule in NOT_ENGLISH if re.search(rule, text)]
+
+    assert not wrong
+
+
+def test_a_way_to_ask_comes_as_often_as_one_with_more_wordings():
+    rng = np.random.default_rng(0)
+    ways = patterns("motion")
+    drawn = [draw_wording("motion", "train", rng) for _ in range(1400)]
+    shares = [sum(text in set(way) for text in drawn) / len(drawn) for way in ways]
+
+    assert shares == pytest.approx([1 / len(ways)] * len(ways), abs=0.04)
+    assert not any(is_test(text) for text in drawn)
 
 
 def test_what_people_type_first_is_trained_on():

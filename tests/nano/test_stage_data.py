@@ -47,7 +47,7 @@ def test_a_segment_where_two_sharp_sounds_meet_is_read_as_one_of_them(source, mo
 
 def test_both_edges_of_a_sound_are_read_in_their_own_way(source, monkeypatch):
     monkeypatch.setattr("avllm.nano.stage_data.SHARP_SHARE", 1.0)
-    sound = Sound(name="bell", start_s=0.8, seconds=1.4)  # at 0.5 s and 2.0 s segments of 0.4 of it
+    sound = Sound(name="bell", start_s=0.9, seconds=1.2)  # at 0.5 s and 2.0 s segments of 0.2 of it
     read = set()
     for seed in range(80):
         said = source.segments(np.random.default_rng(seed), (sound,), 5.0)[:, 0].argmax(-1)

@@ -27,6 +27,7 @@ from avllm.nano.world_sampling import sample_scene
 # little more); less of it is silence. A share of the sounds has a ramp of at most so wide there, the others have none.
 LATEST, SHARP_SHARE, WIDEST = 0.4, 0.75, 0.2
 IMAGE_SHARE = 0.05  # clips of one frame: an image is a video of one frame
+NAMED_SHARE = 0.3  # of clips of two things: asked for the colours of things alone, which are the last to be learned
 CAPTION_KINDS, HEARING_KINDS = ("caption",), ("hearing",)
 SEEN_KINDS = (
     "caption", "thing", "colour", "colour_of", "motion", "what_moves", "count", "first", "second", "sees", "joint",
@@ -160,7 +161,9 @@ class VideoSource:
         facts, features = self.clip(index, rng)
         words: dict[str, list[str]] = {}
         kinds = CAPTION_KINDS if self.config.questions == "captions" else SEEN_KINDS
-        if facts.has_unnamed:
+        if self.config.questions == "all" and names_two(facts) and rng.random() < NAMED_SHARE:
+            kinds = ("colour_of",)
+        elif facts.has_unnamed:
             kinds = SEEN_KINDS
         if rng.random() < self.config.words:
             facts = replace(facts, sounds=tuple(sound.name for sound in fresh_sounds(rng, facts)[0]))
@@ -168,6 +171,11 @@ class VideoSource:
         questions = draw_questions(facts, rng, self.config.turns, kinds=kinds)
         ids, labels = encode_sample(self.processor, facts, questions, words)
         return Record(id=f"nano_video {index}", input_ids=ids, labels=labels, features={"video": features})
+
+
+def names_two(facts: Facts) -> bool:
+    """Whether there are two things, at least one of them in a colour with a name."""
+    return len(facts.things or ()) == 2 and any(colour for colour, _, _ in facts.things or ())
 
 
 def fresh_sounds(rng: np.random.Generator, facts: Facts | None = None) -> tuple[tuple[Sound, ...], float]:

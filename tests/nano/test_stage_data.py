@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from avllm.nano.stage_data import BLANK, AudioSource, cover, fresh_sounds
+from avllm.nano.language import Facts
+from avllm.nano.stage_data import BLANK, AudioSource, cover, fresh_sounds, names_two
 from avllm.nano.world import THINGS, Sound
 
 
@@ -34,6 +35,15 @@ def test_segments_show_what_sounds_and_never_a_third_thing(source):
         for segment, shares in zip(segments[:, : len(THINGS) + 1].argmax(-1), np.array(covers).T, strict=False):
             touched = [THINGS.index(s.name) for s, share in zip(sounds, shares, strict=True) if share]
             assert int(segment) in (touched if max(shares, default=0) > 0.999 else [*touched, BLANK])
+
+
+def test_colours_of_two_things_can_be_asked_where_one_has_a_name():
+    red, plain = ("red", "bell", "still"), (None, "drum", "still")
+
+    assert names_two(Facts(things=(red, plain), sounds=None))
+    assert not names_two(Facts(things=(plain, (None, "car", "still")), sounds=None))
+    assert not names_two(Facts(things=(red,), sounds=None))
+    assert not names_two(Facts(things=None, sounds=()))
 
 
 def test_a_segment_where_two_sharp_sounds_meet_is_read_as_one_of_them(source, monkeypatch):

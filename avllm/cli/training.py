@@ -75,7 +75,7 @@ def _add_nano(commands) -> None:
     )
     build.add_argument("--seed", type=int, default=0, help="seed of all parts (default: 0)")
     build.add_argument("--resume", action="store_true", help="go on where an interrupted build stopped")
-    build.add_argument("--quick", action="store_true", help="a few minutes, as CI runs it: what is seen and heard")
+    build.add_argument("--quick", action="store_true", help="a shortened build of a few minutes, as CI runs it")
 
     score = command(actions, "score", _nano_score, "accuracy on unseen clips, by type of question")
     score.add_argument("--clips", type=positive, default=500, help="how many clips (default: 500)")

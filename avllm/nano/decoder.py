@@ -213,18 +213,12 @@ def start_decoder(decoder: LlamaForCausalLM) -> None:
 
 @torch.no_grad()
 def measure(
-    decoder: LlamaForCausalLM,
-    *,
-    num: int = 60,
-    seed: int = 1,
-    noise: float = 0.25,
-    wording: Wording = "test",
-    kinds: Sequence[str] = tuple(SHARES),
+    decoder: LlamaForCausalLM, *, num: int = 60, seed: int = 1, noise: float = 0.25, wording: Wording = "test"
 ) -> dict[str, float]:
     """Share of answers right to the last token by type of question, on wordings kept for testing (teacher-forced)."""
     rng = np.random.default_rng([seed, 99])  # no clip of training
     generator = torch.Generator().manual_seed(seed)
-    right: dict[str, list[bool]] = {kind: [] for kind in kinds}
+    right: dict[str, list[bool]] = {kind: [] for kind in SHARES}
     while min(len(found) for found in right.values()) < num:
         rows = []
         for _ in range(48):
@@ -236,8 +230,8 @@ def measure(
         logits, ids = logits_of_answers(decoder, batch, embed(decoder, batch, noise=noise, generator=generator))
         is_right = torch.zeros_like(batch.is_answer)
         is_right[:, 1:][batch.is_answer[:, 1:]] = logits.argmax(-1) == ids
-        for row, asked_kinds in enumerate(batch.kinds):
-            for index, kind in enumerate(asked_kinds, start=1):
+        for row, kinds in enumerate(batch.kinds):
+            for index, kind in enumerate(kinds, start=1):
                 where = (batch.turn[row] == index) & batch.is_answer[row]
                 right[kind].append(bool(is_right[row][where].all()))
     return {kind: float(np.mean(found)) for kind, found in right.items()}
@@ -255,13 +249,7 @@ PLAN = (
 )
 
 
-# A quick build asks only for what stands in the slots as it is; nothing is compared.
-QUICK_PLAN = ((0.45, ("bare",)), (1.00, ("sentences",)))
-QUICK_KINDS = ("caption", "thing", "colour", "motion", "hearing", "count", "sound_count")
-QUICK_STEPS = 400
-
-
-def lesson_at(step: int, steps: int, plan: Sequence[tuple[float, Sequence[str]]] = PLAN) -> str:
+def lesson_at(step: int, steps: int) -> str:
     """What a step teaches: bare questions, then whole sentences, with lessons of their own for what must be compared.
 
     With all kinds at once, the answers that compare question and slots stay at chance for long; alone, they are learned
@@ -269,7 +257,7 @@ def lesson_at(step: int, steps: int, plan: Sequence[tuple[float, Sequence[str]]]
     thing, a decoder reads any colour it finds, and never comes to look for the thing. Alone at first, they would leave
     a decoder that never comes to tell first from second.
     """
-    turns = next(turns for until, turns in plan if step < until * steps)
+    turns = next(turns for until, turns in PLAN if step < until * steps)
     return turns[step % len(turns)]
 
 
@@ -277,13 +265,10 @@ COMPARING = {"sees": 0.55, "match": 0.3, "hears": 0.15}
 MIN_ASKED, SPOKEN_SHARE = 2, 0.5
 
 
-def draw_row(name: str, rng: np.random.Generator, is_quick: bool = False) -> tuple[Facts, list[Question]]:
+def draw_row(name: str, rng: np.random.Generator) -> tuple[Facts, list[Question]]:
     """Facts, and questions as a lesson asks them."""
     while True:
         facts = random_facts(rng)
-        if is_quick:
-            wording = "bare" if name == "bare" else "train"
-            return facts, draw_questions(facts, rng, 4, kinds=QUICK_KINDS, wording=wording)
         if name in ("bare", "sentences"):
             is_bare = name == "bare"
             more = draw_questions(facts, rng, 2 if is_bare else 4, wording="bare" if is_bare else "train")
@@ -311,22 +296,21 @@ def train_decoder(
     Args:
         out_dir: also gets decoder.json (metrics), decoder.csv, decoder.png and the checkpoint to resume from.
         steps: of all lessons.
-        quick: a shortened run that learns `QUICK_KINDS` of questions alone.
+        quick: a shortened run.
 
     Returns:
         Share of right answers by type of question, on wordings never trained on.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    plan = QUICK_PLAN if quick else PLAN
-    steps, share = (min(steps, QUICK_STEPS), 2) if quick else (steps, 1)
+    steps = min(steps, 480) if quick else steps
     torch.manual_seed(seed)
     decoder = LlamaForCausalLM(cast(LlamaConfig, AvllmConfig.from_yaml("nano").text_config))
     start_decoder(decoder)
 
     def losses(step: int) -> dict[str, Tensor]:
         rng, generator = scene_rng("decoder", seed, step), torch.Generator().manual_seed(seed * 1_000_003 + step)
-        name = lesson_at(step, steps, plan)
-        rows = [draw_row(name, rng, quick) for _ in range(ROWS[name] // share)]
+        name = lesson_at(step, steps)
+        rows = [draw_row(name, rng) for _ in range(ROWS[name])]
         is_chat = [bool(name == "sentences" and rng.random() < CHAT_SHARE) for _ in rows]
         # Most bare questions are answered right after their last word, where the answer is found first.
         drawn = make_batch(rows, is_chat, name != "sentences" and step % 3 != 0)
@@ -336,7 +320,7 @@ def train_decoder(
         return {"answers": F.cross_entropy(logits, ids)}
 
     seconds = fit("decoder", decoder, losses, out_dir=out_dir, steps=steps, lr=lr, weight_decay=0.02, progress=progress)
-    metrics = measure(decoder, num=60, kinds=QUICK_KINDS) if quick else measure(decoder, num=200)
+    metrics = measure(decoder, num=60 if quick else 200)
     write_weights(out_dir / FILE, {"decoder.model": decoder.model})
     write_metrics(out_dir / "decoder.json", {"steps": steps, "seconds": round(seconds, 1), **metrics})
     return metrics

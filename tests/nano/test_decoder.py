@@ -9,10 +9,7 @@ from avllm.model.tokens import encode
 from avllm.nano.decoder import (
     NUM_AUDIO_SLOTS,
     NUM_VIDEO_SLOTS,
-    QUICK_KINDS,
-    QUICK_PLAN,
     ROWS,
-    draw_row,
     embed,
     lesson_at,
     logits_of_answers,
@@ -129,11 +126,3 @@ def test_lessons_end_in_sentences_and_begin_with_bare_questions():
     assert set(lessons[:300]) == {"bare", "colours"}
     assert lessons[800:].count("sentences") > 130
     assert set(lessons) == set(ROWS)
-
-
-def test_a_quick_build_asks_only_for_what_stands_in_the_slots():
-    rng = np.random.default_rng(0)
-    asked = {question.type for _ in range(200) for question in draw_row("sentences", rng, is_quick=True)[1]}
-
-    assert asked == set(QUICK_KINDS)
-    assert {lesson_at(step, 100, QUICK_PLAN) for step in range(100)} == {"bare", "sentences"}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from avllm.checkpoints.reading import open_file
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
 ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TRAINED = "trained.safetensors"  # parts that were trained in full beside the adapter, as connectors are
@@ -23,6 +24,17 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether it is an adapter of a model of ours; a published one has other names."""
+    path = folder / WEIGHTS
+    return is_adapter(folder) and path.is_file() and any(".decoder." in name for name in open_file(path).tensors)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files with its weights."""
+    return [folder / name for name in (WEIGHTS, TRAINED) if (folder / name).is_file()]
+
+
 def base_of(folder: Path) -> str:
     """Name or folder of the model that the adapter was trained on.
 
@@ -30,7 +42,7 @@ def base_of(folder: Path) -> str:
         CheckpointError: the adapter does not tell, or has no weights in safetensors.
     """
     if not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"adapter {folder}: {WEIGHTS} is missing; convert it with avllm convert")
+        raise CheckpointError(f"adapter {folder}: {WEIGHTS} is missing; convert it with avllm convert --base")
     try:
         base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, json.JSONDecodeError) as error:
@@ -41,7 +53,7 @@ def base_of(folder: Path) -> str:
 
 
 def save_adapter(model: "PeftModel", folder: str | Path, *, base: str | Path, trained: dict[str, Any]) -> Path:
-    """Writes an adapter; the folder appears whole or not at all.
+    """Writes the adapter of a model; the folder appears whole or not at all.
 
     Args:
         model: the model under its adapter.
@@ -49,18 +61,35 @@ def save_adapter(model: "PeftModel", folder: str | Path, *, base: str | Path, tr
         base: the model that it was trained on.
         trained: weights of our model that were trained in full, by name.
     """
+    from peft.utils import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return write_adapter(folder, next(iter(model.peft_config.values())), state, base=base, trained=trained)
+
+
+def write_adapter(
+    folder: str | Path, settings: "PeftConfig", state: dict[str, Any], *, base: str | Path, trained: dict[str, Any]
+) -> Path:
+    """Writes an adapter; the folder appears whole or not at all.
+
+    Args:
+        folder: where to.
+        settings: of the adapter.
+        state: its weights, as peft names them.
+        base: the model that it was trained on.
+        trained: weights of our model that were trained in full, by name.
+    """
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = str(base)
-        config.inference_mode = True
-    model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
-    (partial / "README.md").unlink(missing_ok=True)  # peft's empty model card
-    if trained:
-        save_file({name: tensor.detach().contiguous() for name, tensor in trained.items()}, partial / TRAINED)
-    for file in partial.glob("*.safetensors"):  # safetensors writes for the owner alone
-        file.chmod((partial / ADAPTER).stat().st_mode)
+    settings.base_model_name_or_path = str(base)
+    settings.inference_mode = True
+    settings.save_pretrained(str(partial))
+    for file, weights in ((WEIGHTS, state), (TRAINED, trained)):
+        if weights:
+            tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+            save_file(tensors, partial / file, metadata={"format": "pt"})
+            (partial / file).chmod((partial / ADAPTER).stat().st_mode)  # safetensors writes for the owner alone
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder

@@ -71,7 +71,7 @@ def convert(
             "--start: the sources hold the trained parts already, nothing is to be drawn; leave it out"
         )
     tokenizer = open_tokenizer(_tokenizer_folder(sources), mapped.system.decoder)
-    planned = [_planned(part, name, dtype) for part in mapped.parts for name in part.renamed.state]
+    planned = [plan_weight(part, name, dtype) for part in mapped.parts for name in part.renamed.state]
     planned += _drawn(fresh_weights(mapped, seed=seed), dtype) if start else []
     out.parent.mkdir(parents=True, exist_ok=True)
     needed, free = sum(item.nbytes for item in planned) + SPARE_BYTES, shutil.disk_usage(out.parent).free
@@ -106,15 +106,22 @@ def convert_with_progress(paths: Sequence[str | Path], out: str | Path, **option
             paths, out, progress=lambda done, total: bar.update(task, completed=done, total=total), **options
         )
     lines = [f"wrote {out}: {mapped.family}, {len(mapped.expected)} tensors, prompt {mapped.system.prompt}"]
-    for part in mapped.parts:
-        lines.append(f"  {part.source.name}: {part.kind.what}; {len(part.renamed.state)} tensors")
-        lines += [f"    left out: {count} keys: {reason}" for reason, count in left_out(part).items()]
+    lines += told_of_parts(mapped)
     lines += [] if options.get("overrides") else [f"  {note}" for note in mapped.notes]
     if options.get("start"):
         kinds_of = dict.fromkeys(".".join(name.split(".")[:4]) for name in mapped.untrained)
         lines.append(f"  drawn anew: {len(mapped.untrained)} tensors, to be trained: {', '.join(kinds_of)}")
         return "\n".join([*lines, f"try: avllm train STAGE.yaml init={out}"])
     return "\n".join([*lines, f"try: avllm ask CLIP QUESTION --model {out}"])
+
+
+def told_of_parts(mapped: Mapped) -> list[str]:
+    """Lines on the sources and on what is left out of them."""
+    lines = []
+    for part in mapped.parts:
+        lines.append(f"  {part.source.name}: {part.kind.what}; {len(part.renamed.state)} tensors")
+        lines += [f"    left out: {count} keys: {reason}" for reason, count in left_out(part).items()]
+    return lines
 
 
 def combine(given: Sequence[Source]) -> list[Source]:
@@ -178,7 +185,14 @@ def _with_base(decoders: list[Source]) -> Source:
     return decoders[0]
 
 
-def _planned(part: Part, name: str, dtype: torch.dtype | None) -> Planned:
+def plan_weight(part: Part, name: str, dtype: torch.dtype | None) -> Planned:
+    """One weight of ours as it will be read, converted and stored.
+
+    Args:
+        part: its source.
+        name: ours.
+        dtype: as stored, if it holds floating-point values; None keeps that of the source.
+    """
     meta, origin = part.renamed.state[name], part.renamed.origin[name]
     tensors = part.source.tensors
     lazy = {key: tensors[key] for key in origin}

@@ -1,24 +1,27 @@
 """What a file or folder is, where its keys go, and what else is needed to run it; no tensor of it is read."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from avllm.checkpoints import kinds, manifest
+from avllm.checkpoints import adapters, kinds, manifest
 from avllm.checkpoints.kinds import AVLLM, KINDS, kind_of
-from avllm.checkpoints.load import load_config
+from avllm.checkpoints.load import SHIPPED, base_of_adapter, load_config
 from avllm.checkpoints.mapping import Mapped, Part, left_out, map_sources
+from avllm.checkpoints.overlays import adapted_weights
 from avllm.checkpoints.rename import Renamed, problems, unshared_state
 from avllm.checkpoints.sources import Source, open_sources, read_json
 from avllm.errors import CheckpointError
-from avllm.model import AvllmForConditionalGeneration
+from avllm.model import AvllmConfig, AvllmForConditionalGeneration
 
 NEEDS_BASE = {
-    "adapter": "the model that it was trained on (its folder, or --decoder), and its non_lora_trainables.bin if any",
+    "adapter": "the model that it was trained on (its folder, or --decoder; to keep the adapter apart, --base with a "
+    "converted model), and its non_lora_trainables.bin if any",
     "trained_parts": "the LoRA adapter beside it (adapter_model) and the model that it was trained on",
 }
 
@@ -101,7 +104,7 @@ def inspect(paths: Sequence[str | Path], *, system: str | None = None, overrides
 
     Args:
         paths: files or folders of published weights, or one folder that `avllm convert` wrote, whose tensors are then
-            read and compared with their checksums.
+            read and compared with their checksums, or an adapter of ours.
         system: what the user says it is; None to tell by content.
         overrides: `a.b=c` of the system.
 
@@ -111,6 +114,8 @@ def inspect(paths: Sequence[str | Path], *, system: str | None = None, overrides
     name = ", ".join(str(path) for path in paths)
     if len(paths) == 1 and _is_converted(Path(paths[0])):
         return _converted(Path(paths[0]))
+    if len(paths) == 1 and adapters.is_ours(Path(paths[0])):
+        return _adapter(Path(paths[0]))
     sources = [source for path in paths for source in open_sources(Path(path))]
     return describe(sources, name=name, system=system, overrides=overrides)
 
@@ -193,8 +198,6 @@ def _converted(folder: Path) -> Report:
     if not (folder / manifest.MANIFEST).is_file():
         return _saved(folder)
     faults, told = manifest.check(folder), read_json(folder / manifest.MANIFEST)
-    what = {kind.name: kind.what for kind in KINDS}
-    parts = [f"{part['source']} ({what.get(part['kind'], part['kind'])})" for part in told.get("parts", [])]
     reasons = Counter(reason for dropped in told.get("dropped", {}).values() for reason in dropped.values())
     return Report(
         path=str(folder),
@@ -212,15 +215,50 @@ def _converted(folder: Path) -> Report:
             )
         ],
         problems=faults,
-        notes=[f"made from: {', '.join(parts)}"],
+        notes=[_made_from(told)],
     )
+
+
+def _made_from(told: Mapping[str, Any]) -> str:
+    what = {kind.name: kind.what for kind in KINDS}
+    parts = [f"{part['source']} ({what.get(part['kind'], part['kind'])})" for part in told.get("parts", [])]
+    return f"made from: {', '.join(parts)}"
+
+
+def _adapter(folder: Path) -> Report:
+    """An adapter of ours: do its weights fit the base model that it names, and are they what was written?"""
+    base, settings = base_of_adapter(folder), read_json(folder / adapters.ADAPTER)
+    weights = {file.name: open_sources(file)[0] for file in adapters.files_of(folder)}
+    state = {name: tensor.meta() for name, tensor in adapted_weights(weights[adapters.WEIGHTS]).items()}
+    state |= weights[adapters.TRAINED].meta() if adapters.TRAINED in weights else {}
+    notes = [f"adapter of {base}, unmerged: rank {settings.get('r')}, alpha {settings.get('lora_alpha')}"]
+    faults: list[str] = []
+    system = None
+    if str(base) not in SHIPPED and not Path(base).is_dir():  # nothing is downloaded to be looked at
+        notes.append(f"its base model is not here ({base}); whether it fits is not known")
+    else:
+        config = load_config(base)
+        system, expected = _system_name(config), _expected(config)
+        faults = problems({n: expected[n].shape for n in state if n in expected}, Renamed(state=state))
+    if (folder / manifest.MANIFEST).is_file():
+        faults += manifest.check(folder)
+        notes.append(_made_from(read_json(folder / manifest.MANIFEST)))
+    keys = sum(len(source.tensors) for source in weights.values())
+    part = Found(
+        source=folder.name,
+        kind="avllm_adapter",
+        what="a LoRA adapter of avllm",
+        keys=keys,
+        mapped=keys,
+        fills=len(state),
+    )
+    return Report(path=str(folder), system=system, parts=[part], problems=faults, notes=notes)
 
 
 def _saved(folder: Path) -> Report:
     """A model folder that training or `save_pretrained` wrote: do names and shapes fit its configuration?"""
     config = load_config(folder)
-    with torch.device("meta"):
-        expected, _ = unshared_state(AvllmForConditionalGeneration(config))
+    expected = _expected(config)
     sources = open_sources(folder)
     state = {name: tensor.meta() for source in sources for name, tensor in source.tensors.items()}
     faults: list[str] = []
@@ -237,6 +275,14 @@ def _saved(folder: Path) -> Report:
         mapped=len(state) - sum(not fault.startswith("missing") for fault in faults),
         fills=sum(name in state for name in expected),
     )
+    return Report(path=str(folder), system=_system_name(config), parts=[part], problems=faults, notes=notes)
+
+
+def _expected(config: AvllmConfig) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return unshared_state(AvllmForConditionalGeneration(config))[0]
+
+
+def _system_name(config: AvllmConfig) -> str:
     table = config.parsed().weights
-    system = table.table if table is not None else f"prompt {config.system['prompt']}"
-    return Report(path=str(folder), system=system, parts=[part], problems=faults, notes=notes)
+    return table.table if table is not None else f"prompt {config.system['prompt']}"

@@ -134,7 +134,7 @@ def load_model(
     """
     folder = find_model(name)
     if adapters.is_adapter(folder):
-        base = _base(folder)
+        base = base_of_adapter(folder)
         model, processor = load_model(base, device=device, dtype=dtype, quantization=quantization, **options)
         adapters.attach(model, folder)
         return model, processor
@@ -176,7 +176,7 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
     found = find_model(folder)
     if not adapters.is_adapter(found):
         raise CheckpointError(f"{folder}: expected an adapter ({adapters.ADAPTER}), this is a whole model already")
-    base = _base(found)
+    base = base_of_adapter(found)
     stored = load_config(base).dtype
     model, processor = load_model(base, device="cpu", dtype=torch.float32)
     merged = adapters.merge(model, found)
@@ -184,7 +184,12 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
     return save_model(merged.to(target), processor, out)  # type: ignore[arg-type]
 
 
-def _base(folder: Path) -> str | Path:
+def base_name(start: str) -> str:
+    """How an adapter names its base: a folder by its full path, so that it is found from everywhere."""
+    return start if start in SHIPPED or not Path(start).is_dir() else str(Path(start).resolve())
+
+
+def base_of_adapter(folder: Path) -> str | Path:
     """The base model of an adapter; a relative folder is looked for beside the adapter too."""
     base = adapters.base_of(folder)
     beside = folder.parent / base

@@ -15,7 +15,14 @@ from avllm.checkpoints.sources import Source, read_json
 from avllm.errors import CheckpointError
 
 MANIFEST = "avllm_manifest.json"
-SETTINGS = ("config.json", "generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
+SETTINGS = (
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 
 
 def build(mapped: Mapped, given: Iterable[Source], sums: Mapping[str, str], folder: Path) -> dict[str, Any]:

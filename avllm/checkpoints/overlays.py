@@ -53,34 +53,50 @@ def merge_adapter(adapter: Source, base: Source, trained: Source | None = None) 
     Raises:
         CheckpointError: the adapter names a weight that the base lacks, or is of a kind that cannot be added.
     """
-    settings, pairs = adapter.adapter, _pairs(adapter)
-    if settings.get("use_dora") or settings.get("fan_in_fan_out") or settings.get("alpha_pattern"):
-        raise CheckpointError(f"{adapter.name}: only plain LoRA can be merged; this one has DoRA or patterns of alpha")
     tensors = dict(base.tensors)
-    for module, (down, up) in pairs.items():
+    for module, (down, up) in lora_pairs(adapter).items():
         name = f"{module}.weight"
         if name not in tensors:
             raise CheckpointError(f"{adapter.name}: {module} is adapted, {base.name} has no such weight")
         weight, rank = tensors[name], down.shape[0]
-        if (up.shape[0], down.shape[1]) != weight.shape or up.shape[1] != rank:
+        if (up.shape[0], down.shape[1]) != weight.shape:
             raise CheckpointError(
                 f"{adapter.name}: {module} has A {list(down.shape)} and B {list(up.shape)}, the weight of {base.name} "
                 f"is {list(weight.shape)}; expected [r, in], [out, r] and [out, in]"
             )
-        tensors[name] = replace(weight, read=partial(_merged, weight, down, up, _scale(settings, rank)))
+        tensors[name] = replace(weight, read=partial(_merged, weight, down, up, _scale(adapter.adapter, rank)))
     if trained is not None:
-        tensors |= {name.removeprefix(TRAINED): tensor for name, tensor in trained.tensors.items()}
+        tensors |= trained_beside(trained)
     parts = [adapter, base] + ([trained] if trained is not None else [])
-    return replace(_derived(*parts, tensors=tensors), config={**base.config, **_known(adapter, trained)})
+    return replace(_derived(*parts, tensors=tensors), config={**base.config, **told_beside(adapter, trained)})
 
 
-def _known(adapter: Source, trained: Source | None) -> dict[str, Any]:
+def adapted_weights(adapter: Source) -> dict[str, LazyTensor]:
+    """The weights that an adapter is added to, by their published names: shapes, not to be read."""
+    pairs = lora_pairs(adapter)
+    return {f"{name}.weight": replace(up, shape=(up.shape[0], down.shape[1])) for name, (down, up) in pairs.items()}
+
+
+def trained_beside(trained: Source) -> dict[str, LazyTensor]:
+    """What was trained in full beside an adapter, by the names that a whole checkpoint has."""
+    return {name.removeprefix(TRAINED): tensor for name, tensor in trained.tensors.items()}
+
+
+def told_beside(adapter: Source, trained: Source | None) -> dict[str, Any]:
     """The settings that the training wrote beside the adapter (projector, towers)."""
     config = adapter.config or (trained.config if trained is not None else {})
     return config if config.get("model_type") else {}
 
 
-def _pairs(adapter: Source) -> dict[str, tuple[LazyTensor, LazyTensor]]:
+def lora_pairs(adapter: Source) -> dict[str, tuple[LazyTensor, LazyTensor]]:
+    """Adapted module, by its published name -> its A [r in] and B [out r].
+
+    Raises:
+        CheckpointError: a key that is no part of a plain LoRA, half a pair, or another rank than the settings have.
+    """
+    settings = adapter.adapter
+    if settings.get("use_dora") or settings.get("fan_in_fan_out") or settings.get("alpha_pattern"):
+        raise CheckpointError(f"{adapter.name}: expected plain LoRA; this one has DoRA or patterns of alpha")
     found: dict[str, dict[str, LazyTensor]] = {}
     for name, tensor in adapter.tensors.items():
         match = LORA.fullmatch(name)
@@ -90,6 +106,13 @@ def _pairs(adapter: Source) -> dict[str, tuple[LazyTensor, LazyTensor]]:
     half = next((module for module, parts in found.items() if set(parts) != {"A", "B"}), None)
     if half is not None:
         raise CheckpointError(f"{adapter.name}: {half} has only lora_{''.join(found[half])}; expected A and B")
+    for module, parts in found.items():
+        down, up = parts["A"].shape, parts["B"].shape
+        if down[0] != up[1]:
+            raise CheckpointError(
+                f"{adapter.name}: {module} has A {list(down)} and B {list(up)}; expected [r, in] and [out, r]"
+            )
+        _scale(settings, down[0])
     return {module: (parts["A"], parts["B"]) for module, parts in found.items()}
 
 

@@ -95,14 +95,19 @@ def _write_shard(
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
     out.write(len(text).to_bytes(8, "little") + text)
     for item in items:
-        tensor = _checked(item)
+        tensor = checked(item)
         data = _bytes(tensor)
         out.write(data)
         sums[item.name] = hashlib.sha256(data).hexdigest()
         wrote(item)
 
 
-def _checked(item: Planned) -> Tensor:
+def checked(item: Planned) -> Tensor:
+    """Makes the tensor, of the type it is stored in.
+
+    Raises:
+        CheckpointError: a value is not finite, or does not fit the type.
+    """
     made = item.make()
     _require_finite(made, item, "holds values that are not finite; the file is damaged or the training diverged")
     tensor = made.to(item.dtype).contiguous()

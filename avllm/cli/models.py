@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from avllm.cli.common import command, positive
-from avllm.errors import CheckpointError
+from avllm.errors import CheckpointError, ConfigError
 
 DTYPES = ("fp32", "bf16", "fp16")
 
@@ -24,6 +24,11 @@ def _add_convert(commands) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="of the stored weights (default: that of the sources)")
     parser.add_argument("--decoder", metavar="DIR_OR_ID", help="folder or hub id of the language model")
     parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="of a published LoRA: the converted model it was trained on; writes an adapter that names it, unmerged",
+    )
+    parser.add_argument(
         "--start",
         action="store_true",
         help="make what a first training stage starts from: connectors that no source holds are drawn anew",
@@ -34,9 +39,16 @@ def _add_convert(commands) -> None:
 def _convert(args: argparse.Namespace) -> int:
     from avllm.checkpoints.convert import convert_with_progress
     from avllm.checkpoints.load import dtype_of
+    from avllm.checkpoints.unmerged import convert_adapter
 
     dtype = dtype_of(args.dtype) if args.dtype else None
     sources, overrides = _apart(args.sources)
+    if args.base is not None:
+        unused = [*overrides, *(f"--{name}" for name in ("system", "decoder", "start") if getattr(args, name))]
+        if unused:
+            raise ConfigError(f"{unused[0]}: does not go with --base, which tells the system; leave it out")
+        print(convert_adapter(sources, args.out, base=args.base, dtype=dtype))
+        return 0
     options = {"system": args.system, "overrides": overrides, "dtype": dtype, "decoder": args.decoder}
     print(convert_with_progress(sources, args.out, **options, start=args.start, seed=args.seed))
     return 0

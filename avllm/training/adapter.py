@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from avllm.checkpoints.load import SHIPPED
 from avllm.errors import ConfigError
 from avllm.training.frozen import freeze
 from avllm.training.stage import Adapter
@@ -78,11 +76,6 @@ def full_weights(model: nn.Module, names: Sequence[str]) -> dict[str, Any]:
     """The named parameters that belong to no adapter."""
     parameters = dict(model.named_parameters())
     return {name: parameters[name].detach().cpu().clone() for name in names if ".lora_" not in name}
-
-
-def base_name(start: str) -> str:
-    """How an adapter names its base: a folder by its full path, so that it is found from everywhere."""
-    return start if start in SHIPPED or not Path(start).is_dir() else str(Path(start).resolve())
 
 
 def _linear_layers(model: Any) -> list[str]:

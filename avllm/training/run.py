@@ -12,11 +12,12 @@ import yaml
 from torch import nn
 
 from avllm.checkpoints.adapters import save_adapter
+from avllm.checkpoints.load import base_name
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.data.grouping import Outlines
 from avllm.errors import ConfigError
 from avllm.training import checkpoint
-from avllm.training.adapter import add_adapter, base_name, freeze_beside_adapter, full_weights
+from avllm.training.adapter import add_adapter, freeze_beside_adapter, full_weights
 from avllm.training.arguments import arguments
 from avllm.training.features import use_store
 from avllm.training.frozen import freeze, recompute_activations, unfreeze

@@ -327,9 +327,8 @@ def av_layout(folder: Path) -> Layout:
     return Layout([*files.values(), folder / "BEATs.pt"], {}, state, files)
 
 
-def lora_layout(folder: Path) -> Layout:
-    """A LoRA adapter of VideoLLaMA 2 with its projector, beside the decoder and the tower it was trained on."""
-    base = base_layout(folder)
+def lora_of(base: Layout, folder: Path) -> Layout:
+    """A LoRA adapter of a model, with a projector that was trained on, beside the other parts of the model."""
     state, files = dict(base.state), dict(base.files)
     adapter = folder / "lora"
     adapter.mkdir()
@@ -338,13 +337,17 @@ def lora_layout(folder: Path) -> Layout:
     pair = {f"base_model.model.{name}.lora_{part}.weight": value for part, value in (("A", down), ("B", up))}
     torch.save(pair, adapter / "adapter_model.bin")
     (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 6}))
-    projector = torch.load(files["mm_projector"], weights_only=True)
-    trained = {f"base_model.model.{key}": value for key, value in projector.items()}
+    projector = files.pop("mm_projector")
+    weights = torch.load(projector, weights_only=True)
+    trained = {f"base_model.model.{key}": value * 2 for key, value in weights.items()}
     torch.save(trained, adapter / "non_lora_trainables.bin")
-    shutil.move(files["mm_projector"].parent / "config.json", adapter / "config.json")
+    shutil.copyfile(projector.parent / "config.json", adapter / "config.json")
+    state |= {key: value * 2 for key, value in state.items() if ".connector." in key}
     state[f"decoder.{name}.weight"] = state[f"decoder.{name}.weight"] + up @ down * 3.0
-    files = {key: files[key] for key in ("vision_tower", "decoder")} | {"lora": adapter / "adapter_model.bin"}
-    return Layout([adapter, files["vision_tower"]], {"decoder": files["decoder"]}, state, files)
+    decoder = files.pop("decoder")
+    towers = list(files.values())
+    files |= {"decoder": decoder, "lora": adapter / "adapter_model.bin"}
+    return Layout([adapter, *towers], {"decoder": decoder}, state, files)
 
 
 def delta_layout(folder: Path) -> Layout:
@@ -379,6 +382,6 @@ LAYOUTS: dict[str, Callable[[Path], Layout]] = {
     ),
     "videollama2_base": base_layout,
     "videollama2_av": av_layout,
-    "lora": lora_layout,
+    "lora": lambda folder: lora_of(base_layout(folder), folder),
     "delta": delta_layout,
 }

@@ -73,10 +73,7 @@ def convert(
     tokenizer = open_tokenizer(_tokenizer_folder(sources), mapped.system.decoder)
     planned = [plan_weight(part, name, dtype) for part in mapped.parts for name in part.renamed.state]
     planned += _drawn(fresh_weights(mapped, seed=seed), dtype) if start else []
-    out.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = sum(item.nbytes for item in planned) + SPARE_BYTES, shutil.disk_usage(out.parent).free
-    if needed > free:
-        raise CheckpointError(f"--out {out}: needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free")
+    _require_room(out, planned)
     folder = out.with_name(out.name + ".partial")
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -91,6 +88,13 @@ def convert(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return mapped
+
+
+def _require_room(out: Path, planned: Sequence[Planned]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(item.nbytes for item in planned) + SPARE_BYTES, shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise CheckpointError(f"--out {out}: needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free")
 
 
 def convert_with_progress(paths: Sequence[str | Path], out: str | Path, **options: Any) -> str:

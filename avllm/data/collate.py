@@ -21,6 +21,7 @@ class Sample:
         id: as of its record.
         input_ids: prompt and answer; slots as ids beyond the vocabulary.
         labels: the same, -100 where nothing is learned.
+        uncounted: see `avllm.data.records.Record`.
         media: branch -> its media of this sample, each [t ...].
         features: branch -> stored prefixes of its media, each [t q d].
     """
@@ -28,6 +29,7 @@ class Sample:
     id: str
     input_ids: Int[Tensor, " l"]
     labels: Int[Tensor, " l"]
+    uncounted: Int[Tensor, " l"] | None = None
     media: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     features: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
@@ -55,6 +57,10 @@ class Collate:
         longest = int(lengths.max())
         batch["input_ids"] = _pad([sample.input_ids for sample in samples], longest, self.pad_id)
         batch["labels"] = _pad([sample.labels for sample in samples], longest, IGNORED)
+        if any(sample.uncounted is not None for sample in samples):
+            none = torch.empty(0, dtype=torch.long)
+            rows = [none if sample.uncounted is None else sample.uncounted for sample in samples]
+            batch["uncounted"] = _pad(rows, longest, IGNORED)
         batch["attention_mask"] = (torch.arange(longest)[None, :] < lengths[:, None]).long()
         for key in ("media", "features"):
             names = {name for sample in samples for name in getattr(sample, key)}

@@ -43,7 +43,8 @@ class Prepare:
         """Raises MediaError when a medium cannot be read, DataError when the text has nothing to learn."""
         features = {name: _listed(value) for name, value in record.features.items()}
         if record.input_ids is not None and record.labels is not None:
-            sample = Sample(id=record.id, input_ids=record.input_ids, labels=record.labels, features=features)
+            ids, labels = record.input_ids, record.labels
+            sample = Sample(id=record.id, input_ids=ids, labels=labels, uncounted=record.uncounted, features=features)
         else:
             sample = self._from_turns(record, features, seed)
         if bool((sample.labels == IGNORED).all()):

@@ -83,6 +83,7 @@ class Record:
             a list of such tensors when the branch has several media.
         input_ids: prompt and answer as ids, if they are known already.
         labels: the same with -100 where nothing is learned.
+        uncounted: beside each label an id that is neither right nor wrong there, -100 for none.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Record:
     features: Mapping[str, Tensor | list[Tensor]] = field(default_factory=dict)
     input_ids: Tensor | None = None
     labels: Tensor | None = None
+    uncounted: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.input_ids is None) != (self.labels is None):

@@ -201,6 +201,7 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs_embeds: Float[Tensor, "b l d"] | None = None,
         position_ids: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        uncounted: Int[Tensor, "b l"] | None = None,
         **options: Any,
     ) -> CausalLMOutputWithPast | MoeCausalLMOutputWithPast:
         """Loss and logits.
@@ -214,6 +215,7 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds: what `embed` returned, in place of the three above.
             position_ids: as in `transformers`; by default padding on the left is not counted.
             num_items_in_batch: divides the summed loss in place of the number of labels (gradient accumulation).
+            uncounted: beside each label an id that is neither right nor wrong there, -100 for none.
             options: what the decoder takes (`past_key_values`, `use_cache`, `logits_to_keep`, ...).
 
         Returns:
@@ -233,7 +235,8 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         targets = F.pad(labels[:, 1:], (0, 1), value=-100)
         kept = (targets != -100).any(0).nonzero().squeeze(-1)
         out = self.decoder(**inputs, **{"use_cache": False, **options, "logits_to_keep": kept})
-        out.loss = _loss(out.logits, targets[:, kept], num_items_in_batch)
+        aside = None if uncounted is None else F.pad(uncounted[:, 1:], (0, 1), value=-100)[:, kept]
+        out.loss = _loss(out.logits, targets[:, kept], num_items_in_batch, aside)
         return out
 
     @torch.no_grad()
@@ -281,10 +284,17 @@ def _map_clips(run: Callable[[Tensor], Tensor], clips: Clips) -> list[Tensor]:
 
 
 def _loss(
-    logits: Float[Tensor, "b k v"], targets: Int[Tensor, "b k"], num_items: Tensor | int | None
+    logits: Float[Tensor, "b k v"],
+    targets: Int[Tensor, "b k"],
+    num_items: Tensor | int | None,
+    uncounted: Int[Tensor, "b k"] | None = None,
 ) -> Float[Tensor, ""]:
     is_target: Bool[Tensor, "b k"] = targets != -100
     picked = logits[is_target].float()
+    if uncounted is not None:
+        ids = uncounted[is_target][:, None]
+        is_aside = torch.zeros_like(picked, dtype=torch.bool).scatter(-1, ids.clamp(min=0), ids >= 0)
+        picked = picked.masked_fill(is_aside, -torch.inf)
     if num_items is None:
         return F.cross_entropy(picked, targets[is_target])
     return F.cross_entropy(picked, targets[is_target], reduction="sum") / num_items

@@ -9,18 +9,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from avllm.data.collate import IGNORED
 from avllm.data.records import Record
 from avllm.media import Sampling
 from avllm.model.prompts import Medium, Turn
 from avllm.nano.data import NanoAudio, NanoVideo
 from avllm.nano.language import FILLER, SHARES, Facts, Question, draw_questions
 from avllm.nano.render import render_frames
-from avllm.nano.tokenizer import slot_word_ids
-from avllm.nano.world import THINGS, Scene, Sound, scene_rng
+from avllm.nano.tokenizer import slot_word_ids, word_id
+from avllm.nano.world import HELD_OUT, THINGS, Scene, Sound, scene_rng
 from avllm.nano.world_sampling import sample_scene
 
 # A segment is read as a sound from some share of it on, at most this (HEARD_FROM of avllm.nano.audio_space_pool and a
@@ -170,7 +171,36 @@ class VideoSource:
             words = {"audio": facts.audio_words()}
         questions = draw_questions(facts, rng, self.config.turns, kinds=kinds)
         ids, labels = encode_sample(self.processor, facts, questions, words)
-        return Record(id=f"nano_video {index}", input_ids=ids, labels=labels, features={"video": features})
+        return Record(
+            id=f"nano_video {index}", input_ids=ids, labels=labels, uncounted=never_shown(labels, facts),
+            features={"video": features},
+        )  # fmt: skip
+
+
+def never_shown(labels: Int[Tensor, " l"], facts: Facts) -> Int[Tensor, " l"]:
+    """Beside the names of a thing and of its colour, the one that training never shows with the other; -100 elsewhere.
+
+    Counted as wrong, it would teach that a drum is not blue, and not only that this one is red.
+    """
+    found = torch.full_like(labels, IGNORED)
+    things: list[tuple[str | None, str, str]] = []
+    for place, label in enumerate(labels.tolist()):
+        if label == IGNORED:
+            things = [*(facts.things or ())]  # the next answer names them anew, in their order
+            continue
+        for thing in things:
+            colour, name, _ = thing
+            if colour is not None and label == word_id(colour):
+                partner = next((other for shown, other in HELD_OUT if shown == name), None)
+            elif label == word_id(name):
+                partner = next((shown for shown, other in HELD_OUT if other == colour), None)
+                things.remove(thing)
+            else:
+                continue
+            if partner is not None:
+                found[place] = word_id(partner)
+            break
+    return found
 
 
 def names_two(facts: Facts) -> bool:

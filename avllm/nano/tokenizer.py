@@ -53,6 +53,7 @@ def ids_of(text: str) -> tuple[int, ...]:
     return tuple(build_tokenizer().backend_tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+@cache
 def word_id(word: str) -> int:
     """The one id of a word of the world.
 

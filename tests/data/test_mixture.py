@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,14 @@ def test_collate_keeps_media_of_several_lengths_as_a_list():
     b = _sample("b", [1], media={"video": [torch.zeros(1, 3, 2, 2)]})
 
     assert [len(clip) for clip in Collate()([a, b])["media"]["video"]] == [8, 1]
+
+
+def test_ids_that_do_not_count_stand_beside_their_labels():
+    a = replace(_sample("a", [1, 2]), uncounted=torch.tensor([-100, 7]))
+    b = _sample("b", [1, 2, 3])
+
+    assert Collate()([b, a])["uncounted"].tolist() == [[-100] * 3, [-100, 7, -100]]
+    assert "uncounted" not in Collate()([b])
 
 
 def test_collate_leaves_out_the_unreadable():

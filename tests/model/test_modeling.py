@@ -40,6 +40,23 @@ def test_num_items_replaces_the_number_of_labels(model):
     assert summed.item() == pytest.approx(mean.item() * int((labels[:, 1:] != -100).sum()), rel=1e-5)
 
 
+def test_an_uncounted_id_is_neither_right_nor_wrong(model):
+    labels = IDS.masked_fill(IDS >= 300, -100)
+    out = model(IDS, labels=labels, media=media())
+    wrong = int(out.logits[0, 0].argmax())
+    aside, none = torch.full_like(labels, wrong), torch.full_like(labels, -100)
+
+    loss = model(IDS, labels=labels, media=media(), uncounted=aside).loss
+
+    targets = F.pad(labels[:, 1:], (0, 1), value=-100)
+    targets = targets[:, (targets != -100).any(0)]
+    without = out.logits.index_fill(-1, torch.tensor([wrong]), -torch.inf)
+    assert loss.item() == pytest.approx(F.cross_entropy(without.mT, targets).item(), rel=1e-5)
+    assert wrong not in labels
+    assert loss < out.loss
+    assert torch.equal(model(IDS, labels=labels, media=media(), uncounted=none).loss, out.loss)
+
+
 def test_features_stand_for_media(model):
     given = media()
     features = {name: model.branches[name].features(clip) for name, clip in given.items()}

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from avllm.nano.language import Facts
-from avllm.nano.stage_data import BLANK, AudioSource, cover, fresh_sounds, names_two
+from avllm.nano.stage_data import BLANK, IGNORED, AudioSource, cover, fresh_sounds, names_two, never_shown
+from avllm.nano.tokenizer import ids_of, word_id
 from avllm.nano.world import THINGS, Sound
 
 
@@ -44,6 +45,26 @@ def test_colours_of_two_things_can_be_asked_where_one_has_a_name():
     assert not names_two(Facts(things=(plain, (None, "car", "still")), sounds=None))
     assert not names_two(Facts(things=(red,), sounds=None))
     assert not names_two(Facts(things=None, sounds=()))
+
+
+@pytest.mark.parametrize(
+    ("answer", "uncounted"),
+    [
+        ("first a red car, then a red ghost", ["pink", "yellow"]),  # red is never missing: a car is never pink
+        ("first a red car, then a blue bird", ["pink", "drum"]),
+        ("red", ["pink"]),  # the colour alone, of the first thing that has it
+        ("the bird", ["drum"]),
+        ("yes", []),
+    ],
+)
+def test_what_training_never_shows_is_not_counted_as_wrong(answer, uncounted):
+    second = "ghost" if "ghost" in answer else "bird"
+    things = (("red", "car", "still"), ("red" if second == "ghost" else "blue", second, "still"))
+    labels = torch.tensor([IGNORED, *ids_of(f" {answer}"), IGNORED])
+
+    found = never_shown(labels, Facts(things=things, sounds=None))
+
+    assert found[found != IGNORED].tolist() == [word_id(word) for word in uncounted]
 
 
 def test_a_segment_where_two_sharp_sounds_meet_is_read_as_one_of_them(source, monkeypatch):

@@ -56,6 +56,22 @@ def test_learns(tmp_path):
     assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
 
 
+@pytest.mark.gpu
+def test_learns_on_a_gpu_in_bf16_and_goes_on_from_a_checkpoint(tmp_path):
+    parts = ["branches.video.connector", "decoder"]
+    stage = make_stage(tmp_path, schedule={"steps_per_epoch": 60, "lr": 3e-2}, trainable=parts, batch=8)
+    few = ["precision=bf16", "checkpoints.every=20"]
+
+    torch.cuda.reset_peak_memory_stats()
+    out = train(stage, few, datasets=DATASETS)
+
+    losses = [row["loss"] for row in read_log(out / "log.csv")]
+    assert torch.cuda.max_memory_allocated() > 0
+    assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
+    assert {tensor.dtype for tensor in load_file(out / "trainable.safetensors").values()} == {torch.float32}
+    assert train(stage, few, resume=True, datasets=DATASETS) == out
+
+
 def test_accumulation_gives_the_weights_of_the_whole_batch(tmp_path):
     # The answers have equal length, so that the mean of means is the mean; dropout would differ.
     stage = make_stage(tmp_path, trainable=["branches.video.connector.projection"])

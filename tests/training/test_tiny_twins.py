@@ -17,6 +17,8 @@ from avllm.config import find_file, read_yaml
 from avllm.data import Collate, Medium, Prepare, Record, Turn
 from avllm.media import write_audio, write_video
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
+from avllm.model.prompts import Medium as Shown
+from avllm.model.prompts import Turn as Asked
 from avllm.training import train
 from avllm.training.frozen import matches
 from avllm.training.progress import read_log
@@ -49,15 +51,11 @@ STAGES = [
     *(f"videollama2_1_7b_16f/{name}" for name in ("stage1", "stage2", "lora", "qlora")),
     *(f"videollama2_1_7b_av/{name}" for name in ("audio_stage1", "audio_stage2", "joint")),
 ]
-# These are held to a falling loss alone: all but the last, which is not measured, got 4 of 8 unseen clips.
-AT_CHANCE = (
-    *(f"video_llama_7b/{name}" for name in ("video_stage2", "audio_stage1", "audio_stage2")),
-    "videochat_7b/stage2",
-    "videollama2_1_7b_av/audio_stage2",
-    "videollama2_1_7b_av/joint",
-)
+# Video-LLaMA trains its audio branch on pictures: it must tell unseen pictures apart, and learns more slowly.
+SLOWER = ("video_llama_7b/audio_stage1", "video_llama_7b/audio_stage2")
 NUM_TRAIN, NUM_FRESH = 8, 8
 TAUGHT_STEPS = 200
+FORMS = ("train", "caption", "train_caption")
 ANSWERS = ("red", "sea")  # one is right for each clip, by what it shows and sounds like
 
 
@@ -72,25 +70,29 @@ def _write_clip(root, number):
 
 
 def _taught(model, processor):
-    """Gives the random decoder what a language model has: it says what the vectors before it mean.
+    """Gives the random decoder what a language model has: in the system's prompts it says what the slots mean.
 
-    Two directions of its space stand for the two answers, amid tokens of any kind. A connector has to find them.
+    Two directions of its space stand for the two answers. A connector has to find them.
     """
     torch.manual_seed(1)
     decoder, width = model.decoder.train(), model.config.text_config.hidden_size
-    answers = [processor.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in ANSWERS]
-    assert len(answers[0]) == len(answers[1])
     meanings, table = torch.randn(2, width), decoder.get_input_embeddings()
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3)
-    for _ in range(TAUGHT_STEPS):
+    for step in range(TAUGHT_STEPS):
+        form, letters = FORMS[step % len(FORMS)], torch.randint(97, 123, (int(torch.randint(1, 60, ())),))
+        question, num_tokens = (
+            "" if form == "caption" else bytes(letters.tolist()).decode(),
+            int(torch.randint(2, 13, ())),
+        )
+        medium = Shown(kind="video", branch="video", num_tokens=num_tokens, times_s=(0.0, 0.2, 0.5, 0.6))
+        turns = [Asked(question=question, media=(medium,), answer=answer) for answer in ANSWERS]
+        told = [processor.encode([turn], form=form) for turn in turns]
         kinds = torch.randint(2, (16,))
-        said = torch.tensor(answers)[kinds]
-        before, between = (torch.randint(3, 260, (16, int(torch.randint(1, 24, ())))) for _ in range(2))
-        seen = meanings[kinds][:, None] + 0.3 * torch.randn(16, int(torch.randint(2, 9, ())), width)
-        inputs = torch.cat([table(before), seen, table(between), table(said)], dim=1)
-        labels = torch.full(inputs.shape[:2], -100)
-        labels[:, -said.shape[1] :] = said
-        loss = decoder(inputs_embeds=inputs, labels=labels).loss
+        ids, labels = (torch.tensor([getattr(one, key) for one in told])[kinds] for key in ("input_ids", "labels"))
+        slots = ids >= min(processor.slot_ids.values())
+        inputs = table(ids.masked_fill(slots, 0))
+        seen = meanings[kinds][:, None] + 0.3 * torch.randn(*inputs.shape)
+        loss = decoder(inputs_embeds=torch.where(slots[..., None], seen, inputs), labels=labels).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -162,8 +164,10 @@ def _num_right(model, processor, stage, root, data):
         form = "train_caption" if data.get("prompts") else "caption"
     sound = data["annotations"].endswith("audio.json")
     prepare, right = Prepare(processor, modality=modality), 0
+    options = {key: data[key] for key in ("num_frames", "sampling") if key in data}  # as in training
     for number in range(NUM_TRAIN, NUM_TRAIN + NUM_FRESH):
-        media = [Medium(kind="audio" if sound else "video", source=root / f"{number}.{'wav' if sound else 'mp4'}")]
+        source = root / f"{number}.{'wav' if sound else 'mp4'}"
+        media = [Medium(kind="audio" if sound else "video", source=source, options=options)]
         if data.get("sound") == "require":
             media.append(Medium(kind="audio", source=root / f"{number}.mp4"))
         question = "" if form == "caption" else (data.get("prompts") or ["What?"])[0]
@@ -181,7 +185,7 @@ def _num_right(model, processor, stage, root, data):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_trains_the_published_parts_and_learns(tmp_path, root, name):
+def test_trains_the_published_parts_and_tells_unseen_clips_apart(tmp_path, root, name):
     stage = read_yaml(find_file("train_configs", name))
     if stage.get("adapter"):
         pytest.importorskip("peft", reason="adapters need avllm[train]")
@@ -191,7 +195,8 @@ def test_trains_the_published_parts_and_learns(tmp_path, root, name):
     stage |= {"init": str(start), "output": str(tmp_path / "out"), "batch": 8, "accumulation": 1, "workers": 0}
     stage["precision"] = "bf16" if stage.get("precision") == "bf16" else "fp32"  # fp16 is for GPUs
     stage["data"] = _data(stage["data"], root, name)
-    stage["schedule"] |= {"epochs": 1, "steps_per_epoch": 40, "warmup_steps": 2, "lr": 1.0e-2, "min_lr": 1.0e-3}
+    steps = 80 if name in SLOWER else 40
+    stage["schedule"] |= {"epochs": 1, "steps_per_epoch": steps, "warmup_steps": 2, "lr": 1.0e-2, "min_lr": 1.0e-3}
     stage["optimizer"].pop("part_lr", None)
     stage["logging"] = {"every": 1, "tensorboard": False}
     (tmp_path / "stage.yaml").write_text(yaml.safe_dump(stage))
@@ -207,5 +212,4 @@ def test_trains_the_published_parts_and_learns(tmp_path, root, name):
     for pattern in stage["trainable"]:
         assert any(matches(key, pattern) for key in changed), pattern
     right = _num_right(*load_model(out), stage, root, stage["data"][0])
-    if name not in AT_CHANCE:  # guessing gets 7 of 8 in 1 of 28 runs
-        assert right >= 7
+    assert right >= 7  # guessing gets 7 of 8 in 1 of 28 runs

@@ -67,9 +67,7 @@ def convert(
     mapped = map_sources(sources, system=system, overrides=overrides, start=start)
     require_whole(mapped, but=mapped.untrained if start else ())
     if start and not mapped.untrained:
-        raise CheckpointError(
-            "--start: the sources hold the trained parts already, nothing is to be drawn; leave it out"
-        )
+        raise CheckpointError("--start: the sources hold the trained parts already, none is drawn; leave it out")
     tokenizer = open_tokenizer(_tokenizer_folder(sources), mapped.system.decoder)
     planned = [plan_weight(part, name, dtype) for part in mapped.parts for name in part.renamed.state]
     planned += _drawn(fresh_weights(mapped, seed=seed), dtype) if start else []

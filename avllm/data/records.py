@@ -64,11 +64,20 @@ class Medium:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What one side says; its media stand before the text."""
+    """What one side says.
+
+    Args:
+        role: which side.
+        text: without its media.
+        media: in the order in which they were given.
+        places: for each medium, the character of `text` in front of which it stands, ascending; None leaves the place
+            to the system's form (mostly in front of the text).
+    """
 
     role: Literal["user", "assistant"]
     text: str
     media: tuple[Medium, ...] = ()
+    places: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,11 +26,20 @@ class Medium:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A question with its media, and the answer if it is known."""
+    """A question with its media, and the answer if it is known.
+
+    Args:
+        question: the text, without its media.
+        media: in the order in which they were given.
+        answer: None for the question that is asked now.
+        places: for each medium, the character of `question` in front of which it stands, ascending; None leaves the
+            place to the system's form (mostly in front of the question).
+    """
 
     question: str = ""
     media: tuple[Medium, ...] = ()
     answer: str | None = None
+    places: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

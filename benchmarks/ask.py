@@ -1,8 +1,9 @@
-"""A cold `avllm ask`: seconds from the command to the answer, and the most memory it held.
+"""A cold `avllm ask`: seconds from the command to its end, and the most memory it held.
 
-    python -m benchmarks.ask [--json] [--rounds N] [--model NAME|DIR]
+    python -m benchmarks.ask [--json] [--rounds N] [--model NAME|DIR] [--peer COMMIT]
 
 Every run is a new process on a 10 s clip of 640 x 360 with sound, made here; starting Python and all imports count.
+With a peer, an older commit of this repository answers the same question in turn with this tree.
 """
 
 import json
@@ -27,19 +28,18 @@ QUESTION = "What do you see and hear?"
 def main() -> None:
     parser = arguments("Seconds and memory of a cold `avllm ask`.")
     parser.add_argument("--model", default="nano", help="a name or a folder (default: nano)")
+    parser.add_argument("--peer", metavar="COMMIT", help="a commit that answers in turn with this tree")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         write_video(
             clip, frames(), FPS, waveform=0.2 * np.sin(np.arange(SECONDS * 16000) / 20)[None].astype(np.float32)
         )
-        runs = interleaved(
-            {
-                "ask": lambda: ask(clip, args.model),
-                "help": lambda: command("--help"),
-            },
-            args.rounds,
-        )
+        arms = {"ask": lambda: ask(clip, args.model), "help": lambda: command("--help")}
+        if args.peer:
+            peer = unpacked(args.peer, Path(folder) / "peer")
+            arms["peer"] = lambda: ask(clip, args.model, tree=peer)
+        runs = interleaved(arms, args.rounds)
     figures = {
         "ask_cold_s": Figure(
             value=median([run["seconds"] for run in runs["ask"]]),
@@ -55,6 +55,12 @@ def main() -> None:
         ),
         "help_s": Figure(value=median([run["seconds"] for run in runs["help"]]), goal=1.0, better="lower"),
     }
+    if args.peer:
+        peer_s = median([run["seconds"] for run in runs["peer"]])
+        ask_s = median([run["seconds"] for run in runs["ask"]])
+        figures["ask_against_peer_x"] = Figure(
+            value=ask_s / peer_s, goal=0.6, better="lower", against=f"commit {args.peer}", note=f"{peer_s:.2f} s there"
+        )
     report(figures, machine("torch", "transformers", "av"), as_json=args.json)
 
 
@@ -68,16 +74,25 @@ def frames() -> Iterator[np.ndarray]:
         yield frame
 
 
-def ask(clip: Path, model: str) -> dict[str, Any]:
-    """One cold question."""
-    result = command("ask", str(clip), QUESTION, "--model", model, "--json")
+def unpacked(commit: str, folder: Path) -> Path:
+    """The files of a commit, with the compiled modules that an installed package has."""
+    folder.mkdir()
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", commit], stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(folder / "avllm")], check=True)
+    return folder
+
+
+def ask(clip: Path, model: str, tree: Path = ROOT) -> dict[str, Any]:
+    """One cold question to the avllm of a source tree."""
+    result = command("ask", str(clip), QUESTION, "--model", model, "--json", tree=tree)
     return {**result, **json.loads(result["output"])}
 
 
-def command(*args: str) -> dict[str, Any]:
+def command(*args: str, tree: Path = ROOT) -> dict[str, Any]:
     """Runs `avllm` in a process of its own and takes its time and memory."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "avllm", *args], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "avllm", *args], cwd=tree, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)

@@ -10,8 +10,9 @@ from avllm.model.prompts import Kind
 
 Message = Mapping[str, Any]
 
+_SAMPLING = {field.name for field in fields(Sampling)} - {"kind"}  # which is called `sampling`
 _READING: Mapping[Kind, frozenset[str]] = {
-    "video": frozenset({"num_frames", "sampling", "source_fps", *(field.name for field in fields(Sampling))} - {"kind"}),
+    "video": frozenset({"sampling", "source_fps", *_SAMPLING}),
     "image": frozenset(),
     "audio": frozenset({"start_s", "end_s"}),
 }
@@ -62,7 +63,7 @@ def _part(part: Any) -> str | Given:
         return part
     if not isinstance(part, Mapping):
         raise DataError(f"part of a message: expected a text or a dict with a type, got {type(part).__name__}")
-    kind = part.get("type")
+    kind: Any = part.get("type")
     if kind == "text":
         if not isinstance(part.get("text"), str):
             raise DataError(f"content of type text: expected its text under 'text', got {dict(part)!r}")

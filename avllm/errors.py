@@ -7,8 +7,10 @@ import platform
 import traceback
 from importlib import metadata
 
+from avllm import __version__
+
 # Which releases a report of a fault needs to be understood.
-NAMED = ("avllm", "torch", "transformers", "av", "pillow")
+NAMED = ("torch", "transformers", "av", "pillow")
 
 
 class AvllmError(ValueError):
@@ -58,9 +60,16 @@ def in_one_line(error: BaseException) -> str:
     """What happened, by the exception's name, and the versions that matter, for an error that nobody foresaw."""
     if isinstance(error, InternalError):
         return str(error)
-    what = f"{type(error).__name__}: {own_message(error)}".removesuffix(": ")
-    releases = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in NAMED)]
-    return f"{what} ({', '.join(releases)})"
+    what, root = _named(error), error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    what += f", as of {_named(root)}" if root is not error else ""
+    releases = [f"avllm {__version__}", f"Python {platform.python_version()}"]
+    return f"{what} ({', '.join([*releases, *(f'{name} {version(name)}' for name in NAMED)])})"
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {own_message(error)}".removesuffix(": ")
 
 
 def own_message(error: BaseException) -> str:

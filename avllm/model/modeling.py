@@ -252,7 +252,8 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """New tokens only, by any option of `transformers` (beams, sampling, streamers, caches, ...).
 
-        To go on from a cache (`cache`, before transformers 5.24 `past_key_values`), pass the whole conversation: what it holds is not computed again.
+        To go on from a cache (`cache`; before transformers 5.24: `past_key_values`), pass the whole conversation:
+        what it holds is not computed again.
 
         Raises:
             NumericError: the logits are not finite.

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from steps import NEEDED, STEPS, Failed, Installation
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = "train,demo,eval"
+EXTRAS = ("train", "demo", "eval")
 NAMED = ("torch", "transformers", "av", "numpy", "pillow", "gradio", "accelerate", "peft")
 ARMS = {"newest": None, "lowest": None, "3.12": "3.12", "3.13": "3.13"}
 OLDEST = (3, 11)
@@ -91,10 +91,13 @@ class Uv:
 def main() -> int:
     """Runs the arms side by side, prints one table, and says in the last line how many steps passed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arms", nargs="*", choices=[*ARMS, []], help="default: all")
+    parser.add_argument("arms", nargs="*", metavar="ARM", help=f"of {', '.join(ARMS)} (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="arms at the same time (default: 2)")
     parser.add_argument("--keep", action="store_true", help="leave the folder, to look at what failed")
     args = parser.parse_args()
+    unknown = sorted(set(args.arms) - set(ARMS))
+    if unknown:
+        parser.error(f"unknown arms: {', '.join(unknown)}")
     with _folder(keep=args.keep) as folder:
         uv = Uv(folder)
         wheel = _build(uv, folder)
@@ -148,10 +151,16 @@ def _arm(uv: Uv, wheel: Path, folder: Path, arm: str) -> Outcome:
 def _install(uv: Uv, wheel: Path, folder: Path, arm: str, python: str) -> Installation:
     uv("venv", "--quiet", "--python", python, folder / "venv")
     bin = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    torch = os.environ.get("AVLLM_MATRIX_TORCH")
-    pinned = [f"torch=={torch}"] if torch and arm == "newest" else []
-    how = ["--resolution", "lowest-direct"] if arm == "lowest" else []
-    uv("pip", "install", "--quiet", "--python", bin / "python", *how, f"{wheel}[{EXTRAS}]", *pinned)
+    install = ["pip", "install", "--quiet", "--python", bin / "python"]
+    if arm == "lowest":
+        # Of the wheel itself the direct requirement would be avllm alone; its own ones are meant.
+        extras = [word for extra in EXTRAS for word in ("--extra", extra)]
+        uv(*install, "--resolution", "lowest-direct", "-r", ROOT / "pyproject.toml", *extras)
+        uv(*install, "--no-deps", wheel)
+    else:
+        torch = os.environ.get("AVLLM_MATRIX_TORCH")
+        pinned = [f"torch=={torch}"] if torch and arm == "newest" else []
+        uv(*install, f"{wheel}[{','.join(EXTRAS)}]", *pinned)
     uv("pip", "check", "--quiet", "--python", bin / "python")
     (folder / "work").mkdir()
     at = Installation(bin=bin, folder=folder / "work")
@@ -194,9 +203,8 @@ def _create(folder: Path) -> Path:
 
 
 def _call(command: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        command, env=environment, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=INSTALL_S, check=False
-    )
+    elsewhere = tempfile.gettempdir()
+    done = subprocess.run(command, env=environment, cwd=elsewhere, capture_output=True, text=True, timeout=INSTALL_S)
     if done.returncode:
         raise Failed(f"{' '.join(command[:3])} ...: {(done.stderr or done.stdout).strip()}")
     return done.stdout

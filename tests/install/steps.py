@@ -43,7 +43,8 @@ class Installation:
     @property
     def environment(self) -> dict[str, str]:
         """Nothing of the repository on the path, no network, and every warning shown."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AVLLM", "VIRTUAL"))}
+        out = ("PYTHON", "AVLLM", "VIRTUAL_ENV")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(out)}
         shown = {"PYTHONWARNINGS": "default", "PYTHONNOUSERSITE": "1", "TRANSFORMERS_VERBOSITY": "warning"}
         path = f"{self.bin}{os.pathsep}{os.environ.get('PATH', '')}"
         return kept | shown | {"PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -134,7 +135,7 @@ def plan(at: Installation) -> str:
 
 
 def inspect(at: Installation) -> str:
-    weights = at.python("import avllm, pathlib; print(pathlib.Path(avllm.__file__).parent / 'nano' / 'weights')").strip()
+    weights = at.python("import avllm.config; print(avllm.config.PACKAGE / 'nano' / 'weights')").strip()
     expect(Path(weights).is_dir(), f"the wheel brought no weights: {weights}")
     found = json.loads(at.avllm("inspect", weights, "--json"))
     expect(found["ok"] and found["complete"], f"the shipped weights are not whole: {found}")

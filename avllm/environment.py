@@ -9,8 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from avllm import __version__
-from avllm.errors import own_message, version
+from avllm.errors import ABSENT, own_message, version
 from avllm.extras import EXTRAS
 
 # Where a package is imported under another name than it is installed by.
@@ -25,7 +24,6 @@ DECODERS = (
     *("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mpeg2video", "prores", "theora", "mjpeg"),
     *("aac", "mp3", "opus", "vorbis", "flac", "alac", "ac3", "eac3", "wmav2", "amrnb", "pcm_s16le"),
 )
-_ABSENT = "absent"
 
 
 @dataclass(kw_only=True)
@@ -73,9 +71,8 @@ class Environment:
 def read_environment() -> Environment:
     """Looks at everything; a package that is missing or broken is a line of what it returns, never an error."""
     found = Environment(system=_system())
-    imported = {name: _state(name, found.problems) for name in CORE}
-    found.packages = imported
-    found.neighbours = {name: state for name in NEIGHBOURS if (state := _state(name, [])) != _ABSENT}
+    found.packages = {name: _state(name, found.problems) for name in CORE}
+    found.neighbours = {name: state for name in NEIGHBOURS if (state := _state(name, [])) != ABSENT}
     for name, state in found.neighbours.items():
         if "cannot be imported" in state:
             found.problems.append(
@@ -92,7 +89,7 @@ def read_environment() -> Environment:
 
 def _system() -> dict[str, str]:
     return {
-        "avllm": __version__,
+        "avllm": version("avllm"),
         "from": str(Path(__file__).parent),
         "Python": f"{platform.python_version()} ({sys.executable})",
         "on": platform.platform(),
@@ -108,12 +105,12 @@ def _state(package: str, problems: list[str]) -> str:
         if error.name is not None and name.split(".")[0] == error.name.split(".")[0]:
             if package in CORE:
                 problems.append(f"{package} is not installed, and avllm needs it: pip install avllm")
-            return _ABSENT
+            return ABSENT
         fault: Exception = error
     except Exception as error:  # whatever a broken library makes its import raise
         fault = error
     else:
-        return release
+        return release if release != ABSENT else "of unknown release"
     problems.append(f"{package} {release} cannot be imported ({_root(fault)})")
     return f"{release}, cannot be imported"
 

@@ -4,11 +4,11 @@ And the one that no user can cause: a fault of avllm or of a library, which is n
 """
 
 import platform
+import sys
 import traceback
 from importlib import metadata
 
-from avllm import __version__
-
+ABSENT = "absent"
 # Which releases a report of a fault needs to be understood.
 NAMED = ("torch", "transformers", "av", "pillow")
 
@@ -64,7 +64,7 @@ def in_one_line(error: BaseException) -> str:
     while root.__cause__ is not None:
         root = root.__cause__
     what += f", as of {_named(root)}" if root is not error else ""
-    releases = [f"avllm {__version__}", f"Python {platform.python_version()}"]
+    releases = [f"avllm {version('avllm')}", f"Python {platform.python_version()}"]
     return f"{what} ({', '.join([*releases, *(f'{name} {version(name)}' for name in NAMED)])})"
 
 
@@ -84,11 +84,13 @@ def own_message(error: BaseException) -> str:
 
 
 def version(package: str) -> str:
-    """Of an installed package, without importing it; `absent` if there is none."""
+    """Of an installed package, without importing it; `ABSENT` if there is none."""
+    if package == "avllm":  # also where it runs from its sources
+        return sys.modules[package].__version__
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "absent"
+        return ABSENT
 
 
 def was_raised_in(error: BaseException, package: str) -> bool:

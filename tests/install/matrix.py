@@ -5,7 +5,7 @@
 
 Everything lies in a temporary folder outside the repository and is removed afterwards, the cache of downloads too
 unless UV_CACHE_DIR names one. PyPI's torch for Linux brings CUDA, some gigabytes for each arm; where pip is told of a
-folder with a build for the CPU (PIP_FIND_LINKS), AVLLM_MATRIX_TORCH=2.13.0 makes the arm `newest` take that one.
+folder with a build for the CPU (PIP_FIND_LINKS), AVLLM_MATRIX_TORCH=2.13.0 makes every arm take that release.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def main() -> int:
         wheel = _build(uv, folder)
         with ThreadPoolExecutor(args.jobs) as pool:
             outcomes = list(pool.map(lambda arm: _arm(uv, wheel, folder / arm, arm), args.arms or list(ARMS)))
-        print(f"disk used: {_size(folder)}, of it {_size(folder / 'cache')} downloads")
+        print(f"downloads: {_size(folder / 'cache')}; they are removed now, as the environments were")
     _print_table(outcomes)
     passed = sum(len([name for name in one.steps if name not in one.failed]) for one in outcomes)
     failed = sum(len(one.failed) for one in outcomes)
@@ -130,7 +130,7 @@ def _arm(uv: Uv, wheel: Path, folder: Path, arm: str) -> Outcome:
         print(f"{arm}: install FAILED: {error}", flush=True)
         return outcome
     outcome.install_s = time.monotonic() - started
-    print(f"{arm}: installed in {outcome.install_s:.0f} s: {_line(outcome.versions)}", flush=True)
+    print(f"{arm}: {_size(folder)} installed in {outcome.install_s:.0f} s: {_line(outcome.versions)}", flush=True)
     started = time.monotonic()
     for name, step in STEPS.items():
         begun, lacking = time.monotonic(), [one for one in NEEDED if one in outcome.failed]
@@ -152,14 +152,14 @@ def _install(uv: Uv, wheel: Path, folder: Path, arm: str, python: str) -> Instal
     uv("venv", "--quiet", "--python", python, folder / "venv")
     bin = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
     install = ["pip", "install", "--quiet", "--python", bin / "python"]
+    torch = os.environ.get("AVLLM_MATRIX_TORCH")
+    pinned = [f"torch=={torch}"] if torch else []
     if arm == "lowest":
         # Of the wheel itself the direct requirement would be avllm alone; its own ones are meant.
         extras = [word for extra in EXTRAS for word in ("--extra", extra)]
-        uv(*install, "--resolution", "lowest-direct", "-r", ROOT / "pyproject.toml", *extras)
+        uv(*install, "--resolution", "lowest-direct", "-r", ROOT / "pyproject.toml", *extras, *pinned)
         uv(*install, "--no-deps", wheel)
     else:
-        torch = os.environ.get("AVLLM_MATRIX_TORCH")
-        pinned = [f"torch=={torch}"] if torch and arm == "newest" else []
         uv(*install, f"{wheel}[{','.join(EXTRAS)}]", *pinned)
     uv("pip", "check", "--quiet", "--python", bin / "python")
     (folder / "work").mkdir()

@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test setup lint types layers tests
+ARMS ?=
+
+.PHONY: demo test setup lint types layers tests matrix
 
 demo: $(STAMP)
 	$(BIN)/python demo.py
@@ -32,3 +34,7 @@ layers: $(STAMP)
 
 tests: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# The wheel in fresh environments of its own, with the newest and the lowest releases: make matrix ARMS="newest lowest"
+matrix:
+	$(PYTHON) tests/install/matrix.py $(ARMS)

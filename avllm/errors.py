@@ -1,4 +1,16 @@
-"""The errors that a user can cause. Each message says what was expected, what came, and what to do."""
+"""The errors that a user can cause. Each message says what was expected, what came, and what to do.
+
+And the one that no user can cause: a fault of avllm or of a library, which is never told as one of the user's file.
+"""
+
+import platform
+import sys
+import traceback
+from importlib import metadata
+
+ABSENT = "absent"
+# Which releases a report of a fault needs to be understood.
+NAMED = ("torch", "transformers", "av", "pillow")
 
 
 class AvllmError(ValueError):
@@ -31,3 +43,60 @@ class NumericError(AvllmError):
 
 class OutOfMemory(AvllmError):
     """A device has too little memory; the message names settings that would fit."""
+
+
+class InternalError(RuntimeError):
+    """A fault of avllm or of a library that it calls, met in another process; the message names it and the versions."""
+
+    @classmethod
+    def of(cls, error: Exception) -> "InternalError":
+        """The error as it travels to the process that asked; where it was met goes with it as a note."""
+        internal = cls(in_one_line(error))
+        internal.add_note("".join(traceback.format_exception(error)))
+        return internal
+
+
+def in_one_line(error: BaseException) -> str:
+    """What happened, by the exception's name, and the versions that matter, for an error that nobody foresaw."""
+    if isinstance(error, InternalError):
+        return str(error)
+    what, root = _named(error), error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    what += f", as of {_named(root)}" if root is not error else ""
+    releases = [f"avllm {version('avllm')}", f"Python {platform.python_version()}"]
+    return f"{what} ({', '.join([*releases, *(f'{name} {version(name)}' for name in NAMED)])})"
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {own_message(error)}".removesuffix(": ")
+
+
+def own_message(error: BaseException) -> str:
+    """The message in one line, without the traceback that DataLoader and Ray write into it in another process."""
+    lines = str(error).splitlines()
+    frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "') and ", line " in line]
+    if frames:
+        rest = [line for line in lines[frames[-1] + 1 :] if line.strip() and not line.startswith((" ", "\t"))]
+        _, _, message = "\n".join(rest).partition(": ")
+        lines = (message or "\n".join(rest)).splitlines()
+    return " ".join(" ".join(lines).split())
+
+
+def version(package: str) -> str:
+    """Of an installed package, without importing it; `ABSENT` if there is none."""
+    if package == "avllm":  # also where it runs from its sources
+        return sys.modules[package].__version__
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ABSENT
+
+
+def was_raised_in(error: BaseException, package: str) -> bool:
+    """Whether the innermost code that raised belongs to a package; a wrong call of the package by us does not."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return module.partition(".")[0] == package

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from avllm.checkpoints import adapters
 from avllm.config import PACKAGE
 from avllm.errors import CheckpointError, ConfigError
+from avllm.extras import require
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor
 
 # Systems whose weights ship inside the package.
@@ -134,6 +135,7 @@ def load_model(
     """
     folder = find_model(name)
     if adapters.is_adapter(folder):
+        require("train", "peft", purpose=f"the adapter {folder.name}")
         base = base_of_adapter(folder)
         model, processor = load_model(base, device=device, dtype=dtype, quantization=quantization, **options)
         adapters.attach(model, folder)
@@ -176,6 +178,7 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
     found = find_model(folder)
     if not adapters.is_adapter(found):
         raise CheckpointError(f"{folder}: expected an adapter ({adapters.ADAPTER}), this is a whole model already")
+    require("train", "peft", purpose=f"the adapter {found.name}")
     base = base_of_adapter(found)
     stored = load_config(base).dtype
     model, processor = load_model(base, device="cpu", dtype=torch.float32)

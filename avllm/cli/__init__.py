@@ -4,13 +4,17 @@ import argparse
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from avllm import __version__
-from avllm.cli import chat, data, evaluation, models, training
-from avllm.errors import AvllmError
+from avllm.cli import chat, data, environment, evaluation, models, training
+from avllm.errors import AvllmError, in_one_line, own_message
+from avllm.extras import missing
 
 # The commands import their layer inside the function: `avllm --help` must not wait for torch.
+_WHERE = "; --verbose shows where"
+_VERBOSE = ("-v", "--verbose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,33 +24,63 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 success; 1 the work failed (one line says why); 2 the command line is wrong; 130 stopped by Ctrl-C.
     """
     parser = _parser()
-    args, left = parser.parse_known_args(argv)
+    given, is_verbose = _without_verbose(sys.argv[1:] if argv is None else argv)
+    args, left = parser.parse_known_args(given)
     # argparse takes a list of positional arguments in one piece; overrides may stand behind options, too.
     if left and not (hasattr(args, "overrides") and all("=" in text and text[0] != "-" for text in left)):
         parser.error(f"unrecognized arguments: {' '.join(left)}")
     if left:
         args.overrides += left
-    logging.basicConfig(
-        level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
-    if not args.verbose:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # advertises another package at import
+    args.verbose = args.verbose or is_verbose
+    _log(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         return args.run(args) or 0
     except AvllmError as error:
-        return _fail(args, str(error))
+        return _fail(args, own_message(error))
     except KeyboardInterrupt as stopped:
         print(f"avllm: {stopped}" if str(stopped) else "avllm: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `avllm probe x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        return _fail(args, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except ModuleNotFoundError as error:
-        return _fail(args, _missing_extra(error))
+        return _fail(args, missing(error))
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # what the operating system says, of a disk for example
+            return _fail(args, f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
+        # Nobody foresaw it. A traceback helps only those who ask for one.
+        return _fail(args, in_one_line(error) + ("" if args.verbose else _WHERE))
+
+
+class _Lines(logging.Formatter):
+    """One line for each fault that is logged, without its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            message = f"{record.getMessage()}: {in_one_line(error)}{_WHERE}"
+            plain = {"msg": message, "args": None, "exc_info": None, "exc_text": None}
+            record = logging.makeLogRecord(record.__dict__ | plain)
+        return super().format(record)
+
+
+def _log(args: argparse.Namespace) -> None:
+    """How everything is logged from here on, also by threads that end with an error."""
+    form = "%(levelname)s %(name)s: %(message)s"
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(form) if args.verbose else _Lines(form))
+    logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING, handlers=[handler])
+    if not args.verbose:
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # advertises another package at import
+
+    def log_end(ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_type is not SystemExit:
+            name = ended.thread.name if ended.thread is not None else "?"
+            logging.error("the thread %s ended", name, exc_info=ended.exc_value)
+
+    threading.excepthook = log_end
 
 
 def _fail(args: argparse.Namespace, message: str) -> int:
@@ -56,12 +90,12 @@ def _fail(args: argparse.Namespace, message: str) -> int:
     return 1
 
 
-def _missing_extra(error: ModuleNotFoundError) -> str:
-    extras = {"gradio": "demo", "accelerate": "train", "matplotlib": "train", "peft": "train", "httpx": "eval"}
-    extras |= {"ray": "ray", "bitsandbytes": "quant"}
-    extra = extras.get((error.name or "").partition(".")[0])
-    advice = f"; install it with: pip install 'avllm[{extra}]'" if extra else ""
-    return f"the package {error.name!r} is not installed{advice}"
+def _without_verbose(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """The flag counts wherever it stands, also in front of the command; behind `--` everything is a word."""
+    words = list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word not in _VERBOSE]
+    return kept + words[end:], len(kept) < end
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         "130 stopped by Ctrl-C.",
     )
     parser.add_argument("--version", action="version", version=f"avllm {__version__}")
+    parser.add_argument(*_VERBOSE, action="store_true", help="log more, show tracebacks; anywhere on the line")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (chat, models, data, training, evaluation):
+    for group in (chat, models, data, training, evaluation, environment):
         group.add(commands)
     return parser

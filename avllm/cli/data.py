@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from avllm.cli.common import command, positive
+from avllm.extras import require
 
 
 def add(commands) -> None:
@@ -79,6 +80,8 @@ def _dataset(args: argparse.Namespace) -> Any:
 def _check(args: argparse.Namespace) -> int:
     from avllm.data.check import check, draw_lengths
 
+    if args.histogram is not None:
+        require("train", "matplotlib", purpose="--histogram")
     data, processor, options = _open(args)
     options |= {"max_text_tokens": args.max_text_tokens} if args.max_text_tokens else {}
     reports = [check(config, processor, max_unreadable=args.max_unreadable, **options) for config in data]

@@ -20,6 +20,7 @@ from avllm.demo.terminal import answer_example
 from avllm.demo.uploads import Uploads
 from avllm.demo.votes import Votes
 from avllm.errors import ConfigError
+from avllm.extras import require
 
 log = logging.getLogger(__name__)
 FIRST_PORT = 7860
@@ -46,9 +47,11 @@ def serve(
         The exit code.
 
     Raises:
+        MissingPackage: of the extra `demo`.
         ConfigError: the YAML, an override or the port is wrong.
         CheckpointError: the model cannot be loaded.
     """
+    require("demo", purpose="the page of the demo")
     config = load(DemoConfig, find_file("eval_configs", cfg_path), overrides)
     given = {"model": model, "host": host, "port": port}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})

@@ -25,6 +25,7 @@ from avllm.evaluation.page import page
 from avllm.evaluation.report import Report
 from avllm.evaluation.sample import Sample
 from avllm.evaluation.scoring import measures
+from avllm.extras import require
 
 Engine = Literal["local", "ray"]
 # What may differ between a run and the one that resumes it.
@@ -104,8 +105,11 @@ def evaluate(
 
     Raises:
         DataError: the annotations are wrong, or the folder holds another run.
+        MissingPackage: that the submission needs.
         CheckpointError: there is no such model.
     """
+    if benchmark.submission == "mmbench":
+        require("eval", "openpyxl", purpose="submission: mmbench")
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     log = Log(benchmark.out, rank=rank, num_processes=num_processes)
     work = plan(benchmark, resume=resume or num_processes > 1)

@@ -4,13 +4,16 @@ import logging
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 
-from avllm.errors import AvllmError, ConfigError
+from avllm.errors import AvllmError, ConfigError, in_one_line
+from avllm.extras import require
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +45,12 @@ def build(out: str | Path = "outputs/nano", *, seed: int = 0, resume: bool = Fal
         quick: a shortened build of a few minutes, well above chance and far below what nano can do.
 
     Raises:
+        MissingPackage: of the extra `train`.
         ConfigError: `out` holds a build and `resume` is off.
         BuildError: a part stopped.
     """
+    require("train", purpose="building nano")
+    import_module("avllm.training")  # what cannot be imported is told now, not when the parts of stage 0 are trained
     started, out = time.perf_counter(), Path(out)
     if (out / "parts").exists() and not resume:
         raise ConfigError(f"{out} holds a build already; go on with --resume, or give another folder with --out")
@@ -196,4 +202,10 @@ def _run(function: Callable[..., None], args: tuple, threads: int, level: int) -
     _end_with_parent()
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(threads)
-    function(*args)
+    try:
+        function(*args)
+    except KeyboardInterrupt:  # the parent's to tell
+        sys.exit(130)
+    except Exception as error:
+        logger.error("%s", in_one_line(error), exc_info=level <= logging.DEBUG)
+        sys.exit(1)

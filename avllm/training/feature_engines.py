@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from avllm.data import DATASETS
-from avllm.errors import AvllmError, DataError
+from avllm.errors import AvllmError, DataError, InternalError
 from avllm.training.features import Job, Summary, Work
 from avllm.training.stage import read_stage
 
@@ -127,7 +127,7 @@ class _Share:
             told = self.pipe.recv() if self.pipe.poll() else None
         except EOFError:
             told = None
-        if isinstance(told, AvllmError):
+        if isinstance(told, Exception):
             raise told
         self.result = told
         if told is None and is_over:
@@ -162,5 +162,7 @@ def _work(job: Job, rank: int, done: Any, total: Any, pipe: Connection) -> None:
         pipe.send(work.run(numbers))
     except AvllmError as error:
         pipe.send(error)
+    except Exception as error:  # of ours or of a library; starting again would meet it again
+        pipe.send(InternalError.of(error))
     except KeyboardInterrupt:  # the parent's to tell
         os._exit(130)

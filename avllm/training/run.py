@@ -16,6 +16,7 @@ from avllm.checkpoints.load import base_name
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.data.grouping import Outlines
 from avllm.errors import ConfigError
+from avllm.extras import require
 from avllm.training import checkpoint
 from avllm.training.adapter import add_adapter, freeze_beside_adapter, full_weights
 from avllm.training.arguments import arguments
@@ -52,10 +53,12 @@ def train(
         The output folder: a complete model or an adapter, with `training.json`, `stage.yaml`, `log.csv`, `curve.png`.
 
     Raises:
+        MissingPackage: of the extra `train`.
         ConfigError: a fault in the stage, or an output folder that holds another run.
         Stopped: Ctrl-C; the state is stored.
     """
     settings, plain = read_stage(stage, overrides, datasets={**DATASETS, **(datasets or {})})
+    require("train", "accelerate", *(["peft"] if settings.adapter else []), purpose="training")
     folder = Path(settings.output)
     newest = _to_resume(plain, folder, resume)
     if (folder / RECORD).exists():

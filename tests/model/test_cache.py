@@ -1,10 +1,14 @@
 """The growing cache holds what the one of `transformers` holds, whatever is done to it."""
 
+import logging
+import warnings
+
 import pytest
 import torch
 from transformers.cache_utils import DynamicCache
+from transformers.utils.logging import get_logger
 
-from avllm.model.cache import BLOCK, GrowingLayer, growing_cache, grows
+from avllm.model.cache import BLOCK, CACHE, GrowingLayer, growing_cache, grows
 from tests.model.tiny import tiny_model
 
 
@@ -72,3 +76,18 @@ def test_layers_that_forget_are_left_to_transformers():
     config = MistralConfig(num_hidden_layers=2, sliding_window=8)
     assert not grows(growing_cache(config))
     assert grows(growing_cache(tiny_model().config.text_config))
+
+
+def test_the_decoder_takes_and_returns_it_without_a_warning(caplog):
+    model, cache = tiny_model(), growing_cache(tiny_model().config.text_config)
+    get_logger("transformers").addHandler(caplog.handler)
+    try:
+        with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+            warnings.simplefilter("error")
+            out = model.decoder(inputs_embeds=torch.zeros(1, 3, 32), use_cache=True, **{CACHE: cache})
+            model.decoder(inputs_embeds=torch.zeros(1, 1, 32), use_cache=True, **{CACHE: out[CACHE]})
+    finally:
+        get_logger("transformers").removeHandler(caplog.handler)
+    assert out[CACHE] is cache
+    assert cache.get_seq_length() == 4
+    assert not caplog.messages

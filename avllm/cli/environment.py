@@ -1,0 +1,20 @@
+"""The command about the installation itself: env."""
+
+import argparse
+import json
+
+from avllm.cli.common import command
+
+
+def add(commands) -> None:
+    """Adds it to the parser."""
+    parser = command(commands, "env", _env, "releases, devices, codecs and what is broken, for a report of a fault")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _env(args: argparse.Namespace) -> int:
+    from avllm.environment import read_environment
+
+    found = read_environment()
+    print(json.dumps(found.to_dict(), indent=2) if args.json else found.to_text())
+    return 0

@@ -6,6 +6,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from avllm.imports import collector_paused
+
 if TYPE_CHECKING:
     from avllm.chat import Assistant, Reply, Session, load
     from avllm.errors import (
@@ -46,7 +48,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'avllm' has no attribute {name!r}")
     layer = "chat" if name in _CHAT else "errors" if name.endswith("Error") or name == "NoAudioStream" else "model"
-    return getattr(importlib.import_module(f"avllm.{layer}"), name)
+    with collector_paused():
+        return getattr(importlib.import_module(f"avllm.{layer}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """`python -m avllm` is the command `avllm`."""
 
-from avllm.cli import main
+from avllm.cli import script
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(script())

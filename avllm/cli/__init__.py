@@ -1,6 +1,8 @@
 """The command `avllm`: parsing only. What a command does lives in the layer that it names."""
 
 import argparse
+import gc
+import importlib
 import logging
 import os
 import sys
@@ -11,10 +13,18 @@ from avllm import __version__
 from avllm.cli import chat, data, environment, evaluation, models, training
 from avllm.errors import AvllmError, in_one_line, own_message
 from avllm.extras import missing
+from avllm.imports import collector_paused
 
 # The commands import their layer inside the function: `avllm --help` must not wait for torch.
 _WHERE = "; --verbose shows where"
 _VERBOSE = ("-v", "--verbose")
+
+
+def script() -> int:
+    """Runs the command line as a process of its own, which ends with it; see `main`."""
+    code = main()
+    gc.freeze()  # What is left dies with the process; the interpreter need not look for garbage in it once more.
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        if not args.is_light:
+            _import_models()
         return args.run(args) or 0
     except AvllmError as error:
         return _fail(args, own_message(error))
@@ -52,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(args, f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
         # Nobody foresaw it. A traceback helps only those who ask for one.
         return _fail(args, in_one_line(error) + ("" if args.verbose else _WHERE))
+
+
+def _import_models() -> None:
+    """Imports what takes long of every layer that needs models, and spares the garbage collector what it brings."""
+    if "avllm.model" not in sys.modules:
+        with collector_paused():
+            importlib.import_module("avllm.model")
+            gc.freeze()
 
 
 class _Lines(logging.Formatter):

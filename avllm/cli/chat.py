@@ -145,7 +145,9 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _add_probe(commands) -> None:
-    parser = command(commands, "probe", _probe, "show what is in a media file: streams, codecs, times, sizes")
+    parser = command(
+        commands, "probe", _probe, "show what is in a media file: streams, codecs, times, sizes", is_light=True
+    )
     parser.add_argument("file", help="a media file or a folder of frames")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def command(
-    commands, name: str, run: Callable[[argparse.Namespace], int | None], summary: str
+    commands, name: str, run: Callable[[argparse.Namespace], int | None], summary: str, *, is_light: bool = False
 ) -> argparse.ArgumentParser:
     """Adds a command.
 
@@ -14,10 +14,11 @@ def command(
         name: of the command.
         run: does the work; its result is the exit code.
         summary: its line in the list of commands.
+        is_light: it does without torch and transformers.
     """
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, show tracebacks")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, is_light=is_light)
     return parser
 
 

@@ -8,7 +8,9 @@ from avllm.cli.common import command
 
 def add(commands) -> None:
     """Adds it to the parser."""
-    parser = command(commands, "env", _env, "releases, devices, codecs and what is broken, for a report of a fault")
+    parser = command(
+        commands, "env", _env, "releases, devices, codecs and what is broken, for a report of a fault", is_light=True
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

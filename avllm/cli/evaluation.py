@@ -53,7 +53,7 @@ def _eval(args: argparse.Namespace) -> int:
 
 
 def _add_compare(commands) -> None:
-    parser = command(commands, "compare", _compare, "compare runs of a benchmark, with a paired test")
+    parser = command(commands, "compare", _compare, "compare runs of a benchmark, with a paired test", is_light=True)
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="folders of runs of avllm eval")
     parser.add_argument("--out", type=Path, help="also write a page, for example compare.html")
 

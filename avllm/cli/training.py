@@ -64,7 +64,9 @@ def _add_nano(commands) -> None:
     parser = commands.add_parser("nano", help="the small system that ships: its world, how it is built, how good it is")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    sample = command(actions, "sample", _nano_sample, "write clips of nano's world and their truth.jsonl")
+    sample = command(
+        actions, "sample", _nano_sample, "write clips of nano's world and their truth.jsonl", is_light=True
+    )
     sample.add_argument("dir", type=Path, help="folder to write to")
     sample.add_argument("--clips", type=positive, default=20, help="how many (default: 20)")
     sample.add_argument("--seed", type=int, default=0, help="the same seed gives the same clips (default: 0)")

@@ -1,4 +1,4 @@
-"""GIF and APNG put together as browsers do it: frames that cover a part of the picture, and what becomes of them after."""
+"""GIF and APNG put together as browsers do it: frames that cover a part, and what becomes of them afterwards."""
 
 import io
 import struct

@@ -70,7 +70,7 @@ class HeifItems:
         self.idat = b""
         meta = self._find_meta()
         meta.take(4)
-        found = {kind: body for kind, body in boxes(meta)}
+        found = dict(boxes(meta))
         for kind, parse in (("iinf", self._infos), ("iloc", self._locations), ("iref", self._references)):
             if kind in found:
                 parse(found[kind])

@@ -15,8 +15,9 @@ _PICTURES = (
     (b"MM\0*", "TIFF"),
 )
 _REFUSED = (
-    (b"\0\0\1\0", "ICO icon"),
-    (b"\0\0\2\0", "CUR cursor"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\0\0\2\0\0\0\0\0", "TGA"),
+    (b"\0\0\x0a\0\0\0\0\0", "TGA"),
     (b"8BPS", "Photoshop"),
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
@@ -61,5 +62,5 @@ def sniff(head: bytes, name: str) -> tuple[Literal["container", "picture"], str]
             return "picture", format
     for start, format in _REFUSED:
         if head.startswith(start):
-            raise MediaError(f"{name}: a {format} file, which is not read; save the picture as PNG or JPEG")
+            raise MediaError(f"{name}: a file of the format {format}, which is not read; save the picture as PNG or JPEG")
     return "container", ""

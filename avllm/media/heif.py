@@ -1,6 +1,7 @@
 """The picture of a HEIC file (a phone's photo): tiles put together, turned as the file says, with its transparency."""
 
 import io
+import math
 import struct
 from fractions import Fraction
 
@@ -165,7 +166,7 @@ class _Heif:
             raise MediaError(f"{self.name}: says how to cut its picture in a damaged way") from error
         slices = []
         for have, want, offset in ((size[0], height, down), (size[1], width, right)):
-            first = int(Fraction(have - 1, 2) + offset - Fraction(want - 1, 2) + Fraction(1, 2))
+            first = math.floor(Fraction(have - 1, 2) + offset - Fraction(want - 1, 2))
             last = first + int(want)
             if not 0 <= first < last <= have:
                 raise MediaError(f"{self.name}: the part to be shown lies outside of the picture; the file is damaged")

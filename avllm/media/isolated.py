@@ -20,8 +20,7 @@ class IsolatedMedia:
     """The functions of `avllm.media`, of which those that open a file run in a child process.
 
     It takes the place of the module: `isolated.open_video(path, sampling)`. A child that crashed or was too slow is
-    replaced by a fresh one; the parent and all other files go on. Only a Pillow image is decoded in the parent, as it is
-    handed over.
+    replaced by a fresh one; the parent and all other files go on. Only an image of Pillow is decoded in the parent.
 
     Args:
         seconds: wall clock for one file.

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import UInt8
@@ -131,8 +132,16 @@ def _animation(
     limits.check_seconds(duration_s)
     fps = len(lengths) / duration_s
     limits.check_frames(sampling.count(len(lengths), fps))
-    grid = np.array(sampling.indices(len(lengths), fps)) / fps
-    indices = tuple((np.searchsorted(starts, grid + 1e-6, side="right") - 1).tolist())
+    if sampling.kind == "all":
+        ends = np.append(starts[1:], duration_s)
+        within = np.flatnonzero((ends > (sampling.start_s or 0.0)) & (starts < (sampling.end_s or duration_s)))
+        numbers = replace(sampling, start_s=None, end_s=None).indices(len(within), fps)
+        indices = tuple(within[list(numbers)].tolist())
+    else:
+        # On an even grid, from what is on screen at start_s on.
+        grid = np.maximum(np.array(sampling.indices(len(lengths), fps)) / fps, sampling.start_s or 0.0)
+        # Files round times to milliseconds.
+        indices = tuple((np.searchsorted(starts, grid + 2e-3, side="right") - 1).tolist())
     height, width = how.size or upright_size(film.size, orientation)
     limits.check_video_bytes(len(indices), height, width, how.item_bytes)
     frames = np.empty((len(indices), height, width, 3), how.dtype)

@@ -11,6 +11,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import ExifTags, Image
 
 from avllm.errors import MediaError
+from avllm.media.limits import Limits
 
 # What Pillow's readers raise on damaged files, found by changing bytes of good ones.
 _PILLOW_FAULTS = (
@@ -47,18 +48,26 @@ def pillow_faults(name: str) -> Iterator[None]:
         raise MediaError(f"{name}: not an image that can be read ({error}); make or download it again") from error
 
 
-def as_array(value: Any) -> np.ndarray | None:
+def as_array(value: Any, limits: Limits) -> np.ndarray | None:
     """An array, or numpy's view of a tensor of any library; None of everything else.
 
     Raises:
-        MediaError: a tensor that numpy cannot hold, such as a sparse one.
+        MediaError: values that are no numbers, a tensor that numpy cannot hold, such as a sparse one, or over a limit.
     """
-    if isinstance(value, np.ndarray):
-        return value
+    array = value if isinstance(value, np.ndarray) else _tensor(value, limits)
+    if array is not None:
+        limits.check_file_bytes(array.nbytes)
+        if array.dtype.kind not in "biuf":
+            raise MediaError(f"an array of {array.dtype} {array.shape}; expected numbers: frames or samples")
+    return array
+
+
+def _tensor(value: Any, limits: Limits) -> np.ndarray | None:
     if isinstance(value, Image.Image | str | bytes | bytearray | memoryview) or not hasattr(value, "__array__"):
         return None
     try:
         if hasattr(value, "detach"):  # torch: numpy knows neither gradients nor devices nor bfloat16
+            limits.check_file_bytes(value.numel() * value.element_size())  # before it is fetched from its device
             value = value.detach().cpu()
             value = value.float() if str(value.dtype) == "torch.bfloat16" else value
         return np.asarray(value)

@@ -154,11 +154,8 @@ def resolve(source: MediaSource, limits: Limits | None = None) -> Source:
         return Source(kind="sound", name="sound", audio=source)
     if isinstance(source, Image.Image):
         return Source(kind="frames", name="Pillow image", frames=source)
-    if not isinstance(source, np.ndarray):
-        limits.check_file_bytes(getattr(source, "nbytes", 0))  # before a tensor is fetched from its device
-    array = as_array(source)
+    array = as_array(source, limits)
     if array is not None:
-        limits.check_file_bytes(array.nbytes)
         return Source(kind="frames" if array.ndim > 2 else "samples", name="array", frames=array)
     if isinstance(source, Mapping):
         return _from_mapping(source, limits)
@@ -257,7 +254,7 @@ def _frame(item: Any, name: str, limits: Limits) -> Any:
     """One of a list: an array, a Pillow image, or the source of a picture."""
     if isinstance(item, Image.Image):
         return item
-    array = as_array(item)
+    array = as_array(item, limits)
     if array is not None:
         return array
     try:
@@ -265,12 +262,12 @@ def _frame(item: Any, name: str, limits: Limits) -> Any:
     except MediaError as error:
         raise MediaError(f"{name}: {error}") from error
     if found.kind != "picture":
-        raise MediaError(f"{name}: {found.name}: a {found.kind}, not a picture; pass it alone")
+        raise MediaError(f"{name}: expected one picture, got {found.name} ({found.kind}); pass that alone")
     return found
 
 
 def _from_samples(rate: Any, samples: Any, limits: Limits) -> Source:
-    array = as_array(samples)
+    array = as_array(samples, limits)
     if array is None and isinstance(samples, Sequence) and not isinstance(samples, str | bytes):
         array = np.asarray(samples, np.float32) if _is_plain(samples) else None
     if array is None or not isinstance(rate, int | float | np.number):

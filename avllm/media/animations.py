@@ -18,6 +18,7 @@ from avllm.media.pixels import pillow_faults, unpack
 
 Dispose = Literal["keep", "clear", "restore"]
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+_READ = frozenset({b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"IDAT", b"fdAT"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +165,7 @@ def read_apng(data: bytes, name: str, limits: Limits) -> Film:
     while file.left:
         length, kind = file.uint(4), file.take(4)
         body = file.take(length)
-        if file.uint(4) != zlib.crc32(kind + body) and kind[0] < 0x60:
+        if file.uint(4) != zlib.crc32(kind + body) and kind in _READ:
             raise MediaError(f"{name}: part {kind.decode('latin-1')} does not match its checksum; the file is damaged")
         if kind == b"IHDR":
             header = body

@@ -31,3 +31,12 @@ class NumericError(AvllmError):
 
 class OutOfMemory(AvllmError):
     """A device has too little memory; the message names settings that would fit."""
+
+
+def was_raised_in(error: BaseException, package: str) -> bool:
+    """Whether the innermost code that raised belongs to a package; a wrong call of the package by us does not."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return module.partition(".")[0] == package

@@ -127,6 +127,7 @@ def _gif_patch(file: Cursor, palette: bytes, control: tuple[int, ...]) -> Patch:
     colours[:, :3] = 0
     colours[: len(table), :3] = table
     packed, length, transparent = control
+    disposals: dict[int, Dispose] = {2: "clear", 3: "restore"}
     if packed & 1:
         colours[transparent] = 0
     head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0)
@@ -135,7 +136,7 @@ def _gif_patch(file: Cursor, palette: bytes, control: tuple[int, ...]) -> Patch:
         corner=(left, top),
         size=(width, height),
         length_ms=10.0 * length,
-        dispose={2: "clear", 3: "restore"}.get(packed >> 2 & 7, "keep"),
+        dispose=disposals.get(packed >> 2 & 7, "keep"),
         blends=True,
         data=head + frame + file.take(1) + _gif_blocks(file) + b"\0;",
         colours=colours,

@@ -62,7 +62,7 @@ class HeifItems:
         MediaError: no such file, or damaged.
     """
 
-    def __init__(self, file: io.BufferedIOBase, name: str) -> None:
+    def __init__(self, file: io.BytesIO | io.BufferedReader, name: str) -> None:
         self.file, self.name = file, name
         self.size = file.seek(0, io.SEEK_END)
         self.items: dict[int, Item] = {}

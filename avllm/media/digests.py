@@ -25,7 +25,7 @@ def of_bytes(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=_SIZE).digest()
 
 
-def of_file(file: io.BufferedIOBase) -> bytes:
+def of_file(file: io.BytesIO | io.BufferedReader) -> bytes:
     """Of all that is left to be read of it."""
     return hashlib.file_digest(file, new_digest).digest()
 

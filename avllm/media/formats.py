@@ -62,5 +62,7 @@ def sniff(head: bytes, name: str) -> tuple[Literal["container", "picture"], str]
             return "picture", format
     for start, format in _REFUSED:
         if head.startswith(start):
-            raise MediaError(f"{name}: a file of the format {format}, which is not read; save the picture as PNG or JPEG")
+            raise MediaError(
+                f"{name}: a file of the format {format}, which is not read; save the picture as PNG or JPEG"
+            )
     return "container", ""

@@ -4,10 +4,12 @@ import io
 import math
 import struct
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
 from av import VideoFrame
+from av.video.codeccontext import VideoCodecContext
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -30,7 +32,7 @@ _IDENTITY = 0  # matrix coefficients: the planes are green, blue and red themsel
 _UNSPECIFIED, _LIMITED, _FULL = 2, 1, 2
 
 
-def read_heif(file: io.BufferedIOBase, name: str, limits: Limits) -> UInt8[np.ndarray, "h w c"]:
+def read_heif(file: io.BytesIO | io.BufferedReader, name: str, limits: Limits) -> UInt8[np.ndarray, "h w c"]:
     """The primary picture, upright: RGB, or RGB with straight alpha.
 
     Source: ISO/IEC 23008-12; what an Exif block in such a file says of its orientation does not count there.
@@ -132,8 +134,10 @@ class _Heif:
         head = item.find(configuration)
         if item.kind == "jpeg":
             data, head = (head or b"") + data, None
+        if decoder not in av.codecs_available:
+            raise self._unread(f"that needs the decoder {decoder}, which this build of PyAV lacks,")
         try:
-            context = av.CodecContext.create(decoder, "r")
+            context = cast(VideoCodecContext, av.CodecContext.create(decoder, "r"))
             context.options = {"max_pixels": str(self.limits.pixels)}
             context.thread_count = 1
             if head is not None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 
 from avllm.errors import MediaError
 from avllm.media.animations import Film, read_apng, read_gif
@@ -100,6 +100,10 @@ def open_pillow(source: Source, limits: Limits) -> Iterator[Image.Image]:
     Raises:
         MediaError: not an image of its format.
     """
+    if source.format == "AVIF" and not features.check("avif"):
+        raise MediaError(
+            f"{source.name}: AVIF, which this build of Pillow does not read; install a newer one"
+        )
     with warnings.catch_warnings(), source.open() as file:
         # Pillow warns from half of its own limit on; `limits` decides here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from jaxtyping import Shaped, UInt8
 from PIL import ExifTags, Image
 
-from avllm.errors import MediaError
+from avllm.errors import MediaError, was_raised_in
 from avllm.media.limits import Limits
 
 # What Pillow's readers raise on damaged files, found by changing bytes of good ones.
@@ -35,7 +35,7 @@ _TURNS = {
 
 @contextmanager
 def pillow_faults(name: str) -> Iterator[None]:
-    """Around calls of Pillow alone: what it raises there means that the picture is damaged.
+    """Around calls of Pillow: what it raises there itself means that the picture is damaged.
 
     Raises:
         MediaError: in place of that.
@@ -45,6 +45,8 @@ def pillow_faults(name: str) -> Iterator[None]:
     except MediaError:
         raise
     except _PILLOW_FAULTS as error:
+        if not was_raised_in(error, "PIL"):
+            raise  # a fault of ours, or of a library that changed
         raise MediaError(f"{name}: not an image that can be read ({error}); make or download it again") from error
 
 

@@ -74,7 +74,7 @@ class Source:
         """What PyAV opens. The `file:` prefix and a whole path keep names such as `concat:a` from being protocols."""
         return io.BytesIO(self.data) if self.data is not None else f"file:{os.path.abspath(str(self.path))}"
 
-    def open(self) -> io.BufferedIOBase:
+    def open(self) -> io.BytesIO | io.BufferedReader:
         """The bytes of a container or picture. Raises MediaError when the file is gone."""
         if self.data is not None:
             return io.BytesIO(self.data)
@@ -268,15 +268,14 @@ def _frame(item: Any, name: str, limits: Limits) -> Any:
 
 def _from_samples(rate: Any, samples: Any, limits: Limits) -> Source:
     array = as_array(samples, limits)
-    if array is None and isinstance(samples, Sequence) and not isinstance(samples, str | bytes):
-        array = np.asarray(samples, np.float32) if _is_plain(samples) else None
+    if isinstance(samples, list | tuple):
+        try:
+            array = as_array(np.asarray(samples), limits)
+        except ValueError as error:  # rows of different lengths
+            raise MediaError(f"a sound of lists that make no array ({error})") from error
     if array is None or not isinstance(rate, int | float | np.number):
         raise MediaError(f"a sound of {type(samples).__name__} at {rate!r} Hz; expected an array of samples and a rate")
     return Source(kind="sound", name="sound", audio=as_audio(array, float(rate), limits, name="sound"))
-
-
-def _is_plain(samples: Sequence[Any]) -> bool:
-    return all(isinstance(value, int | float) for value in samples)
 
 
 def _local_path(text: str) -> Path:

@@ -127,7 +127,7 @@ def open_image(
 
 
 def _check_frames(source: Source) -> None:
-    if source.kind == "sound" or (source.kind == "samples" and np.ndim(source.frames) < 2):
+    if source.kind == "sound" or (source.kind == "samples" and np.asarray(source.frames).ndim < 2):
         raise MediaError(f"{source.name}: samples of a sound, not pictures; pass it as audio")
 
 

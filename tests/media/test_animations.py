@@ -41,7 +41,9 @@ def colours(data: bytes, *points: tuple[int, int]) -> list[list[tuple[int, ...]]
 
 
 def test_gif_frames_that_clear_leave_white_and_not_a_background_colour():
-    data = gif((8, 8), [(0, 0, 8, 8, 1, 10, KEEP, None), (2, 2, 4, 4, 2, 10, CLEAR, None), (0, 0, 2, 2, 3, 10, 1, None)])
+    data = gif(
+        (8, 8), [(0, 0, 8, 8, 1, 10, KEEP, None), (2, 2, 4, 4, 2, 10, CLEAR, None), (0, 0, 2, 2, 3, 10, 1, None)]
+    )
 
     assert colours(data, (0, 0), (3, 3), (7, 7)) == [[RED] * 3, [RED, GREEN, RED], [BLUE, WHITE, RED]]
 

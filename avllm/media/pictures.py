@@ -75,9 +75,9 @@ def read_picture(source: Source, sampling: Sampling, *, how: Fit, limits: Limits
             limits.check_frames(_num_frames(image))
             opened = _PillowFilm(image, source.name)
             return _animation(opened, opened.lengths_ms(), orientation, sampling, how, limits)
-        if image.format == "TIFF":
-            _check_tiff(image, source.name)
         with pillow_faults(source.name):
+            if image.format == "TIFF":
+                _check_tiff(image, source.name)
             pixels = oriented(image)
         return still(shown(pixels, 1, how, limits))
 

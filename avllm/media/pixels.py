@@ -16,7 +16,7 @@ from avllm.media.limits import Limits
 # What Pillow's readers raise on damaged files, found by changing bytes of good ones.
 _PILLOW_FAULTS = (
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError),
-    *(struct.error, Image.DecompressionBombError),
+    *(struct.error, RuntimeError, Image.DecompressionBombError),
 )
 WHITE = 255
 _CHANNELS = (1, 3, 4)

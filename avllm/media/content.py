@@ -1,8 +1,10 @@
 """Keys of media by what they hold, not by what they are called."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from avllm.errors import MediaError
 from avllm.media.digests import new_digest
 from avllm.media.source import MediaSource, resolve
 
@@ -18,9 +20,14 @@ def content_key(source: MediaSource, options: Mapping[str, Any]) -> str:
         options: everything that changes what is read from it; `limits` bound what is hashed.
 
     Raises:
-        MediaError: there is no such medium, or it cannot be one.
+        MediaError: what is in memory can be no medium.
     """
     digest = new_digest()
-    digest.update(resolve(source, options.get("limits")).digest)
+    try:
+        digest.update(resolve(source, options.get("limits")).digest)
+    except MediaError:
+        if not isinstance(source, str | os.PathLike):
+            raise
+        digest.update(os.fsencode(source))
     digest.update(repr(sorted(options.items(), key=lambda item: item[0])).encode())
     return digest.hexdigest()

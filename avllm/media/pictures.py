@@ -101,9 +101,7 @@ def open_pillow(source: Source, limits: Limits) -> Iterator[Image.Image]:
         MediaError: not an image of its format.
     """
     if source.format == "AVIF" and not features.check("avif"):
-        raise MediaError(
-            f"{source.name}: AVIF, which this build of Pillow does not read; install a newer one"
-        )
+        raise MediaError(f"{source.name}: AVIF, which this build of Pillow does not read; install a newer one")
     with warnings.catch_warnings(), source.open() as file:
         # Pillow warns from half of its own limit on; `limits` decides here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -58,8 +58,8 @@ class MediaInfo:
 
     Args:
         name: of the file.
-        format: of the container, or `image`, `folder of frames`.
-        size_bytes: None for a folder.
+        format: of the container, or `image`, `folder of frames`, `frames`, `sound`.
+        size_bytes: None for a folder, and for frames and sounds in memory.
         duration_s: of the longest track; None where the file does not say.
         streams: the tracks.
     """

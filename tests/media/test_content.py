@@ -1,5 +1,7 @@
 """Equal contents have equal keys, however they are handed over; anything that changes what is read changes the key."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -38,8 +40,9 @@ def test_a_folder_is_read_again_when_a_file_changes(tmp_path):
     assert content_key(tmp_path, {}) != key
 
 
-def test_what_is_no_medium_has_no_key():
-    for source in ("x" * 10_000, "nul\0", "data:video/mp4", "absent.mp4"):
-        with pytest.raises(MediaError):
-            content_key(source, {})
+def test_a_text_that_names_no_file_is_no_fault():
+    texts = ("x" * 10_000, "nul\0", "data:video/mp4", "absent.mp4", "https://example.org/a.mp4")
+    assert len({content_key(text, {}) for text in texts}) == len(texts)
     assert content_key("data:video/mp4;base64,eA==", {}) == content_key(b"x", {})
+    with pytest.raises(MediaError, match="gives text"):
+        content_key(io.StringIO("x"), {})

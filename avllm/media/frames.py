@@ -81,8 +81,7 @@ def read_frame(frame: Any, name: str, how: Fit, limits: Limits) -> Picture:
     """
     if isinstance(frame, Source):
         return _of_file(frame, frame.name, how, limits)
-    if isinstance(frame, Image.Image):
-        limits.check_pixels(*frame.size)
+    if isinstance(frame, Image.Image):  # whose size was checked when it was handed over
         with pillow_faults(name):
             pixels = oriented(frame)
     else:

@@ -153,6 +153,7 @@ def resolve(source: MediaSource, limits: Limits | None = None) -> Source:
         limits.check_audio_bytes(*source.waveform.shape)
         return Source(kind="sound", name="sound", audio=source)
     if isinstance(source, Image.Image):
+        limits.check_pixels(*source.size)
         return Source(kind="frames", name="Pillow image", frames=source)
     array = as_array(source, limits)
     if array is not None:
@@ -253,6 +254,7 @@ def _from_list(source: Sequence[Any], limits: Limits) -> Source:
 def _frame(item: Any, name: str, limits: Limits) -> Any:
     """One of a list: an array, a Pillow image, or the source of a picture."""
     if isinstance(item, Image.Image):
+        limits.check_pixels(*item.size)
         return item
     array = as_array(item, limits)
     if array is not None:

@@ -111,7 +111,7 @@ class AvllmProcessor(ProcessorMixin):
             return read_audio(self.door, sounds, source, options, quirks=self.published_quirks)
         settings = self._branch("video").media
         if kind == "image":
-            return read_image(self.door, settings, source, options, branch=branch)
+            return read_image(self.door, settings, source, options, branch=branch, quirks=self.published_quirks)
         choice = {"num_frames": num_frames, "sampling": sampling, "quirks": self.published_quirks}
         return read_video(self.door, settings, source, options, branch=branch, **choice)
 

@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from avllm.errors import ConfigError
+from avllm.errors import ConfigError, DataError
+from avllm.textfile import read_text
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
@@ -72,10 +73,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads one YAML mapping with the safe loader; duplicate keys are refused."""
     path = Path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the YAML file ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = yaml.load(read_text(path), Loader=_UniqueKeyLoader)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if data is None:
         return {}

@@ -13,6 +13,16 @@ from avllm import config as yaml_config
 from avllm import media
 from avllm.errors import ConfigError, DataError
 from avllm.model.configuration import AvllmConfig, BranchConfig, System, slot_ids
+from avllm.model.options import (
+    OPTIONS,
+    VideoOptions,
+    checked,
+    for_kind,
+    named,
+    read_parts,
+    require_use,
+    sampling_of,
+)
 from avllm.model.prompts import FormName, Kind, Medium, Prompt, Turn, conversation, drop_leading, prompt_for, show
 from avllm.model.quirks import vicuna_label_drift
 from avllm.model.reading import Loaded, normalise, read_audio, read_image, read_video, stack_media
@@ -78,39 +88,52 @@ class AvllmProcessor(ProcessorMixin):
         settings = self._branch(branch)
         return settings.num_tokens((num_frames, *settings.media.frame_shape))
 
-    def read(
-        self,
-        source: Any,
-        kind: Kind,
-        *,
-        branch: str | None = None,
-        num_frames: int | None = None,
-        sampling: str | None = None,
-        **options: Any,
-    ) -> Loaded:
+    def read(self, source: Any, kind: Kind, *, branch: str | None = None, **options: Any) -> Loaded:
         """Opens a medium as the system wants it.
 
         Args:
             source: whatever `avllm.media` opens; a video is a source of sound too.
             kind: what to read it as.
             branch: whose slots it shall fill: "audio" trains a branch of sound on pictures.
-            num_frames: frames to look at, in place of the system's setting.
-            sampling: which frames, in place of the system's setting.
-            options: other fields of `avllm.media.Sampling` (start_s, end_s, seed, ...), and `limits`.
+            options: in place of the system's settings; those of its kind in `avllm.model.options`: for a video
+                `num_frames`, `sampling`, `fps`, `max_frames`, `start_s`, `end_s`, ...
 
         Raises:
             MediaError: it cannot be read.
+            ConfigError: an option is unknown, wrong, of no use for this kind, or asks for more frames than the branch
+                holds.
         """
-        branch = branch or ("audio" if kind == "audio" else "video")
-        self._branch(branch)
+        branch, options = self.check_reading(kind, branch=branch, **options), named(options)
+        quirks = self.published_quirks
         if kind == "audio":
-            sounds = self._branch("audio").media
-            return read_audio(self.door, sounds, source, options, quirks=self.published_quirks)
+            return read_audio(self.door, self._branch("audio").media, source, options, quirks=quirks)
         settings = self._branch("video").media
         if kind == "image":
             return read_image(self.door, settings, source, options, branch=branch)
-        choice = {"num_frames": num_frames, "sampling": sampling, "quirks": self.published_quirks}
-        return read_video(self.door, settings, source, options, branch=branch, **choice)
+        limit = self._branch(branch).max_frames
+        return read_video(self.door, settings, source, options, branch=branch, limit=limit, quirks=quirks)
+
+    def check_reading(self, kind: Kind, *, branch: str | None = None, **options: Any) -> str:
+        """What `read` can say of its arguments before a medium is opened.
+
+        Returns:
+            the branch that reads it.
+
+        Raises:
+            ConfigError: see `read`.
+        """
+        if kind not in OPTIONS:
+            raise ConfigError(f"kind: got {kind!r}, allowed are: {', '.join(OPTIONS)}")
+        branch = branch or ("audio" if kind == "audio" else "video")
+        limit, given = self._branch(branch).max_frames, checked(OPTIONS[kind], options)
+        if isinstance(given, VideoOptions):
+            sampling_of(given, self._branch("video").media, limit, self.published_quirks)
+            return branch
+        settings = self._branch(kind if kind == "audio" else "video").media
+        count = getattr(settings, "num_segments" if kind == "audio" else "image_frames", None)
+        if None not in (limit, count) and count > limit:
+            raise ConfigError(f"branches.{branch}: {count} frames or segments are more than the {limit} that it holds")
+        return branch
 
     def normalise(self, frames: Any) -> Float[Tensor, "t c h w"]:
         """Frames [t h w c] as the vision encoder takes them."""
@@ -185,6 +208,7 @@ class AvllmProcessor(ProcessorMixin):
         if form == "chat":
             del batch["labels"]
         if loaded:
+            require_use([item.kind for item in loaded], options)
             batch["media"] = stack_media(loaded)
         return BatchFeature(batch)
 
@@ -228,13 +252,8 @@ class AvllmProcessor(ProcessorMixin):
         return turns, system, loaded
 
     def _open_part(self, part: Mapping[str, Any], options: Mapping[str, Any]) -> Loaded:
-        kind = part.get("type")
-        if kind not in ("video", "image", "audio"):
-            raise DataError(f"content type: got {kind!r}, known are: video, image, audio, text")
-        source = next((part[key] for key in (kind, "path", "url") if key in part), None)
-        if source is None:
-            raise DataError(f"content of type {kind}: expected its source under {kind!r}, 'path' or 'url'")
-        return self.read(source, kind, **options)
+        _, (medium,) = read_parts([part])
+        return self.read(medium.source, medium.kind, **{**for_kind(medium.kind, options), **medium.options})
 
     def pad(self, rows: Sequence[Encoded], *, padding_side: Literal["left", "right"] = "left") -> dict[str, Tensor]:
         """Rows of equal length, with their mask: `input_ids`, `attention_mask`, `labels`."""

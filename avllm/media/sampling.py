@@ -77,6 +77,11 @@ class Sampling:
         if not start >= 0 or (end is not None and not end > start):
             raise ConfigError(f"start_s, end_s: expected 0 <= start_s < end_s, got {self.start_s} and {self.end_s}")
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every video gives `num_frames` frames, however short it is."""
+        return self.max_frames is None and self.kind not in (*_AT_MOST_N, "fps", "fps_time", "all")
+
     def count(self, num_frames: int, fps: float) -> int:
         """How many indices `indices` returns at most; known without making them."""
         first, last = self.window(num_frames, fps)

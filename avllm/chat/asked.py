@@ -1,11 +1,12 @@
 """A question with its media as a caller gives them, checked before anything is opened."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from avllm.errors import ConfigError, DataError, NoAudioStream
-from avllm.model.options import SHARED, Placed, for_kind, named, read_parts, require_use
+from avllm.model.messages import Given, content_of, places_of
+from avllm.model.options import SHARED, for_kind, named, require_use
 from avllm.model.prompts import Kind, Medium, Turn
 
 AudioMode = Literal["auto", "require", "off"]
@@ -61,15 +62,21 @@ class Asked:
             NoAudioStream: sound is required of an image.
         """
         mode, options = audio_mode_of(audio_mode), named(options)
-        text, parts = _read_question(question)
+        content = _read(question, "question") if isinstance(question, list | tuple) else [question]
+        text = "".join(require_text(part, "question") for part in content if not isinstance(part, Given))
+        asked = [part for part in content if isinstance(part, Given)]
         looks: list[Look] = []
         given: dict[Kind, Any] = {"image": image, "video": video, "audio": audio}
         sources = {kind: source for kind, source in given.items() if source is not None}
         if sources:
             looks.append(Look(sources=sources, options=options))
-        for part in (*_read_media(media), *parts):
+        front = [] if media is None else _read(media, "media")
+        if any(isinstance(part, str) for part in front):
+            raise DataError("media: expected media alone, got a text; put all parts into the question, in their order")
+        places = [*[0] * len(front), *(places_of(content) or [0] * len(asked))]
+        for part, place in zip([*front, *asked], places, strict=True):
             own = {**for_kind(part.kind, options), **part.options}
-            looks.append(Look(sources={part.kind: part.source}, options=own, place=part.place))
+            looks.append(Look(sources={part.kind: part.source}, options=own, place=place))
         kinds = [kind for look in looks for kind in look.sources]
         require_use(kinds, options)
         if mode == "require" and set(kinds) == {"image"}:
@@ -112,16 +119,9 @@ def require_text(value: Any, name: str) -> str:
     return value
 
 
-def _read_question(question: Any) -> tuple[str, list[Placed]]:
-    if isinstance(question, Sequence) and not isinstance(question, str | bytes):
-        text, parts = read_parts(question, where="question")
-        return require_text(text, "question"), parts
-    return require_text(question, "question"), []
-
-
-def _read_media(media: Any) -> list[Placed]:
-    """Media in front of the text."""
-    text, parts = read_parts(media if media is not None else (), where="media")
-    if text:
-        raise DataError("media: expected media alone, got a text; put all parts into the question, in their order")
-    return [replace(part, place=0) for part in parts]
+def _read(content: Any, where: str) -> list[str | Given]:
+    """Texts and media of a question or of `media`."""
+    try:
+        return content_of({"content": content})
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error

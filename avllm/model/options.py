@@ -1,14 +1,14 @@
 """How a medium is read where a call says it: options checked by name, type and value before anything is opened."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from avllm import config as yaml_config
-from avllm.errors import ConfigError, DataError
+from avllm.errors import ConfigError
 from avllm.media import Sampling
 from avllm.media.sampling import Kind as FrameChoice
 from avllm.model.prompts import Kind
@@ -23,7 +23,6 @@ SYNONYMS = {
     "nframes": "num_frames",
     "sampling_rate": "source_rate",
 }
-SOURCE_KEYS = ("path", "url")
 Checked = TypeVar("Checked", "ImageOptions", "VideoOptions", "AudioOptions")
 
 
@@ -160,65 +159,6 @@ def require_use(kinds: Collection[Kind], given: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name}: is an option of {_a(useful[0])}, and there is none here (new media: {there})")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Placed:
-    """A medium among the parts of a question.
-
-    Args:
-        kind: what it is read as.
-        source: whatever `avllm.media` opens.
-        options: of this one alone, named as ours.
-        place: the character of the text in front of which it stands.
-    """
-
-    kind: Kind
-    source: Any
-    options: Mapping[str, Any]
-    place: int
-
-
-def read_parts(parts: Sequence[Mapping[str, Any]], *, where: str = "content") -> tuple[str, list[Placed]]:
-    """The text and the media of content parts `{"type": "text", "text": ...}`, `{"type": "video", "video": SOURCE}`.
-
-    The source of a medium may also stand under `path` or `url`, and options of its kind beside it. Texts that follow
-    each other are lines.
-
-    Args:
-        parts: in their order.
-        where: names them in errors.
-
-    Raises:
-        DataError: a part has another form.
-        ConfigError: a medium has an unknown option.
-    """
-    text, media, after_text = "", list[Placed](), False
-    for part in parts:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text":
-            if not isinstance(part.get("text"), str) or set(part) != {"type", "text"}:
-                raise DataError(f'{where}: expected {{"type": "text", "text": TEXT}}, got {_shown(part)}')
-            text += ("\n" if after_text else "") + part["text"]
-        elif kind in OPTIONS:
-            media.append(_medium(kind, part, len(text), where))
-        else:
-            raise DataError(
-                f"{where} type: got {kind!r}, known are: video, image, audio, text; "
-                f'expected {{"type": TYPE, TYPE: SOURCE}}, got {_shown(part)}'
-            )
-        after_text = kind == "text"
-    return text, media
-
-
-def _medium(kind: Kind, part: Mapping[str, Any], place: int, where: str) -> Placed:
-    sources = [key for key in (kind, *SOURCE_KEYS) if part.get(key) is not None]
-    if len(sources) != 1:
-        found = "none of them" if not sources else " and ".join(sources)
-        raise DataError(f"{where} of type {kind}: expected its source under {kind!r}, 'path' or 'url', got {found}")
-    options = named({key: value for key, value in part.items() if key not in ("type", kind, *SOURCE_KEYS)})
-    checked(OPTIONS[kind], options)
-    return Placed(kind=kind, source=part[sources[0]], options=options, place=place)
-
-
 def sampling_of(options: VideoOptions, settings: Any, limit: int | None, quirks: Collection[str] = ()) -> Sampling:
     """Which frames are taken.
 
@@ -280,7 +220,3 @@ def _plain(value: Any) -> Any:
 
 def _a(kind: str) -> str:
     return f"an {kind}" if kind[0] in "ai" else f"a {kind}"
-
-
-def _shown(part: Any) -> str:
-    return f"the keys {sorted(map(str, part))}" if isinstance(part, Mapping) else f"{str(part)[:60]!r}"

@@ -1,6 +1,7 @@
 """From messages and media to the tensors that the model takes, and from its tokens back to an answer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, no_type_check
 
 import torch
@@ -13,22 +14,15 @@ from avllm import config as yaml_config
 from avllm import media
 from avllm.errors import ConfigError, DataError
 from avllm.model.configuration import AvllmConfig, BranchConfig, System, slot_ids
-from avllm.model.options import (
-    OPTIONS,
-    VideoOptions,
-    checked,
-    for_kind,
-    named,
-    read_parts,
-    require_use,
-    sampling_of,
-)
+from avllm.model.messages import Message, content_of, places_of
+from avllm.model.options import OPTIONS, VideoOptions, checked, for_kind, named, require_use, sampling_of
 from avllm.model.prompts import FormName, Kind, Medium, Prompt, Turn, conversation, drop_leading, prompt_for, show
 from avllm.model.quirks import vicuna_label_drift
 from avllm.model.reading import Loaded, normalise, read_audio, read_image, read_video, stack_media
 from avllm.model.tokens import IGNORED, Encoded, encode
 
-Message = Mapping[str, Any]
+# Arguments of `apply_chat_template` of `transformers` that have one value here.
+_FIXED = {"return_dict": True, "return_tensors": "pt"}
 
 
 class AvllmProcessor(ProcessorMixin):
@@ -185,17 +179,25 @@ class AvllmProcessor(ProcessorMixin):
 
         Args:
             messages: `[{"role": "user", "content": [{"type": "video", "video": SOURCE}, {"type": "text", ...}]}]`; the
-                types are video, image, audio and text. Answers are messages of the role assistant.
+                types are video, image, audio and text. Parts keep their order, and texts follow each other with
+                nothing between, as in chat templates of `transformers`; a system whose published form puts media in
+                front of the question moves them there. Answers are messages of the role assistant.
             text: a question, in place of `messages`.
             video: source of a video that goes with `text`.
             image: source of an image.
             audio: source of a sound; a video may be given here too.
             form: "chat" to generate; "train", "caption" or "train_caption" to learn, which adds `labels`.
             padding_side: left to generate.
-            options: see `read`.
+            options: see `read`; they hold for all media, those that a part has beside its source for this part.
+
+        Raises:
+            DataError: the messages are no conversation, or something is given beside them.
         """
+        given = {"audio": audio, "image": image, "video": video}
+        beside = [kind for kind, source in {"text": text, **given}.items() if source is not None]
+        if messages is not None and beside:
+            raise DataError(f"{', '.join(beside)}: given beside messages; put it into the content of a message")
         if messages is None:
-            given = {"audio": audio, "image": image, "video": video}
             content = [{"type": kind, kind: source} for kind, source in given.items() if source is not None]
             messages = [{"role": "user", "content": [*content, {"type": "text", "text": text or ""}]}]
         many = [messages] if messages and isinstance(messages[0], Mapping) else messages
@@ -213,13 +215,25 @@ class AvllmProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
     def apply_chat_template(self, conversation: Any, chat_template: Any = None, **options: Any) -> Any:  # type: ignore[override]
-        """As in `transformers`: the inputs of the model, or with `tokenize=False` the prompt as text, for people."""
+        """As in `transformers`: the inputs of the model, or with `tokenize=False` the prompt as text, for people.
+
+        The prompt ends where the next answer begins, whatever `add_generation_prompt` says.
+
+        Raises:
+            ConfigError: another template than the system's, or another kind of result, is asked for.
+        """
+        wanted = {"chat_template": chat_template, **{name: options.pop(name, None) for name in _FIXED}}
+        for name, value in wanted.items():
+            if value is not None and value != _FIXED.get(name):
+                raise ConfigError(f"{name}={value!r}: prompts are those of the system, as torch tensors in a dict")
+        options.pop("add_generation_prompt", None)
         if options.pop("tokenize", True):
-            for name in ("add_generation_prompt", "return_dict", "return_tensors"):
-                options.pop(name, None)
             return self(conversation, **options)
-        turns, system, _ = self.turns_of(conversation)
-        return self.show(turns, system=system)
+        form = options.pop("form", "chat")
+        if conversation and not isinstance(conversation[0], Mapping):
+            return [self.apply_chat_template(one, tokenize=False, form=form, **options) for one in conversation]
+        turns, system, _ = self.turns_of(conversation, **options)
+        return self.show(turns, form=form, system=system)
 
     def show(self, turns: Sequence[Turn], *, form: FormName = "chat", system: str | None = None) -> str:
         """A prompt as text, for people and logs."""
@@ -228,7 +242,7 @@ class AvllmProcessor(ProcessorMixin):
         return show(conversation(self.prompt.form(form), turns, system), slots=slots, **marks)
 
     def turns_of(self, messages: Sequence[Message], **options: Any) -> tuple[list[Turn], str | None, list[Loaded]]:
-        """Turns, system text and opened media of messages.
+        """Turns, system text and opened media of messages; see `__call__`.
 
         Raises:
             DataError: a role or a content type is unknown, or the order of the roles makes no turns.
@@ -236,24 +250,25 @@ class AvllmProcessor(ProcessorMixin):
         turns: list[Turn] = []
         system, loaded = None, []
         for message in messages:
-            role, content = message.get("role"), message.get("content", "")
-            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            text = "\n".join(part["text"] for part in parts if part.get("type") == "text")
-            if role == "system":
-                system = text
-            elif role == "user":
-                opened = [self._open_part(part, options) for part in parts if part.get("type") != "text"]
+            role, parts = message.get("role"), content_of(message)
+            text = "".join(part for part in parts if isinstance(part, str))
+            if role == "user":
+                given = [part for part in parts if not isinstance(part, str)]
+                opened = [
+                    self.read(part.source, part.kind, **{**for_kind(part.kind, options), **part.options})
+                    for part in given
+                ]
                 loaded += opened
-                turns.append(Turn(question=text, media=tuple(map(self.medium, opened))))
+                turns.append(Turn(question=text, media=tuple(map(self.medium, opened)), places=places_of(parts)))
+            elif not all(isinstance(part, str) for part in parts):
+                raise DataError(f"message of the role {role!r}: holds media; expected text, media are the user's")
+            elif role == "system":
+                system = text
             elif role == "assistant" and turns and turns[-1].answer is None:
-                turns[-1] = Turn(question=turns[-1].question, media=turns[-1].media, answer=text)
+                turns[-1] = replace(turns[-1], answer=text)
             else:
                 raise DataError(f"message role: got {role!r} here; expected system, then user and assistant in turn")
         return turns, system, loaded
-
-    def _open_part(self, part: Mapping[str, Any], options: Mapping[str, Any]) -> Loaded:
-        _, (medium,) = read_parts([part])
-        return self.read(medium.source, medium.kind, **{**for_kind(medium.kind, options), **medium.options})
 
     def pad(self, rows: Sequence[Encoded], *, padding_side: Literal["left", "right"] = "left") -> dict[str, Tensor]:
         """Rows of equal length, with their mask: `input_ids`, `attention_mask`, `labels`."""

@@ -23,7 +23,7 @@ from avllm.chat.store import Perceived
 from avllm.checkpoints.load import load_model
 from avllm.errors import ConfigError
 from avllm.model import AvllmConfig, Turn
-from avllm.model.cache import growing_cache
+from avllm.model.cache import CACHE, growing_cache
 from avllm.model.plan import Workload, out_of_memory_named
 from avllm.model.quirks import cut_prompt_from_left
 
@@ -158,7 +158,7 @@ class Assistant(Perceiver):
             rows = self.model.generate(
                 inputs_embeds=embeds,
                 attention_mask=attention_mask,
-                past_key_values=cache,
+                **{CACHE: cache},
                 stopping_criteria=criteria,
                 pad_token_id=self.processor.pad_id,
                 **options,

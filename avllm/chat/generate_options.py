@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import GenerationConfig, GenerationMixin
 
 from avllm import config
 from avllm.errors import ConfigError
+from avllm.model.options import SHARED
 
 # Greedy and of bounded length unless the caller says otherwise, whatever a model's own generation_config.json holds.
 DEFAULTS: Mapping[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": 128}
@@ -81,10 +83,15 @@ def settled(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_known(given: Mapping[str, Any]) -> None:
-    own = {"inputs_embeds", "attention_mask", "inputs", "past_key_values", "kwargs", "self"}
-    taken = {*vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters} - own
-    known = {"seed", *(name for name in taken if not name.startswith("_"))}
+    known = _known()
     for name in given:
         if name not in known:
-            near = config.nearest(name, [*known, "stop", "video", "image", "audio", "media", "audio_mode", "num_frames"])
+            near = config.nearest(name, [*known, "stop", "video", "image", "audio", "media", "audio_mode", *SHARED])
             raise ConfigError(f"{name}: unknown option{near}")
+
+
+@cache
+def _known() -> frozenset[str]:
+    own = {"self", "kwargs", "inputs", "inputs_embeds", "attention_mask", "past_key_values"}
+    taken = {*vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters} - own
+    return frozenset({"seed", *(name for name in taken if not name.startswith("_"))})

@@ -67,8 +67,8 @@ def run(
     an error row.
 
     Args:
-        source: lines `{"id", "video" | "image" | "audio", "question"}`; also the other fields of `Request`. A null or NaN
-            is a key that is not there.
+        source: lines `{"id", "video" | "image" | "audio", "question"}`; also the other fields of `Request`. A null or
+            NaN is a key that is not there.
         target: gets `{"id", "answer", "streams_used", ...}` or `{"id", "error"}`, each id once, in any order. A line
             whose id is missing, is no text or number, or is that of an earlier line, is named by its number,
             `"line 7"`; without an id it is answered all the same.

@@ -146,8 +146,8 @@ class Session:
             start_s: the part of a video and its sound to look at, in seconds from the start.
             end_s: where that part ends, exclusive.
             options: `seed`, `stop` (further stop texts) and what `generate` of `transformers` takes (`max_new_tokens`,
-                `temperature`, `top_p`, `top_k`, `num_beams`, `repetition_penalty`, `min_new_tokens`, ...). A temperature
-                of 0 is greedy, as is the default; one above it draws.
+                `temperature`, `top_p`, `top_k`, `num_beams`, `repetition_penalty`, `min_new_tokens`, ...). Greedy is
+                the default and a temperature of 0; one above it draws.
 
         Raises:
             MediaError: a medium cannot be read. The conversation stays as it was.

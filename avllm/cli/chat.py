@@ -28,9 +28,7 @@ def _add_ask(commands) -> None:
         help="one or more questions, asked in turn; - reads them from standard input",
     )
     parser.add_argument("--model", default="nano", help="a name or a folder (default: nano)")
-    parser.add_argument(
-        "--audio", choices=AUDIO, default="auto", help="use the sound: if there is any, always, never"
-    )
+    parser.add_argument("--audio", choices=AUDIO, default="auto", help="use the sound: if there is any, always, never")
     parser.add_argument("--json", action="store_true", help="one JSON object per question")
     _add_reading(parser)
     _add_generation(parser)

@@ -10,6 +10,7 @@ from avllm.model.prompts import Kind
 
 Message = Mapping[str, Any]
 
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Given:
     """A medium of a message.
@@ -55,7 +56,7 @@ def _part(part: Any) -> str | Given:
         return part
     if not isinstance(part, Mapping):
         raise DataError(f"part of a message: expected a text or a dict with a type, got {type(part).__name__}")
-    kind = part.get("type")
+    kind: Any = part.get("type")
     if kind == "text":
         if not isinstance(part.get("text"), str):
             raise DataError(f"content of type text: expected its text under 'text', got {dict(part)!r}")

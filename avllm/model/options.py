@@ -147,14 +147,17 @@ def for_kind(kind: Kind, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_use(kinds: Collection[Kind], given: Mapping[str, Any]) -> None:
-    """That each option given for several media has use for one of them.
+    """That each option given for several media is known, and one of them has use for it.
 
     Raises:
         ConfigError: one has none; it is named.
     """
     for name in named(given):
         useful = [kind for kind, names in NAMES.items() if name in names]
-        if useful and not any(kind in useful for kind in kinds):
+        if not useful:
+            near = yaml_config.nearest(name, (*SHARED, *OPTIONS))
+            raise ConfigError(f"{name}: unknown option{near}; media are read by: {', '.join(SHARED)}")
+        if not any(kind in useful for kind in kinds):
             there = ", ".join(dict.fromkeys(kinds)) or "none"
             raise ConfigError(f"{name}: is an option of {_a(useful[0])}, and there is none here (new media: {there})")
 

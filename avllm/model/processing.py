@@ -209,8 +209,8 @@ class AvllmProcessor(ProcessorMixin):
         batch: dict[str, Any] = {**self.pad(encoded, padding_side=padding_side)}
         if form == "chat":
             del batch["labels"]
+        require_use([item.kind for item in loaded], options)
         if loaded:
-            require_use([item.kind for item in loaded], options)
             batch["media"] = stack_media(loaded)
         return BatchFeature(batch)
 

@@ -104,8 +104,8 @@ class Form:
             field `{media}`: their slots in order. Without it they are announced medium by medium. "" stands for a first
             question without media.
         placed: kinds of the media that stand at one place within the question, sorted and joined by + -> their wording
-            there, with the fields of `media` but `{text}`. White space at its end goes where the question has its own or
-            ends. Kinds without a wording stand bare. None: media move in front of the question, as in `media`, and
+            there, with the fields of `media` but `{text}`. White space at its end goes where the question has its own
+            or ends. Kinds without a wording stand bare. None: media move in front of the question, as in `media`, and
             the question loses the white space around it.
         joint: between each text and medium of such a question, which then lose the white space around them; where media
             move, in place of one that stood between two words.

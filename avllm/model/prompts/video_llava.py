@@ -1,7 +1,7 @@
 """Video-LLaVA (arXiv:2311.10122), and its port to transformers.
 
-The released chat greets a curious human (`llava_v1`), both stages of the training a curious user (`v1`). The chat puts all
-media in front of a question, the training leaves them where the question has their tags.
+The released chat greets a curious human (`llava_v1`), both stages of the training a curious user (`v1`). The chat puts
+all media in front of a question, the training leaves them where the question has their tags.
 """
 
 from dataclasses import replace

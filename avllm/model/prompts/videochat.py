@@ -1,7 +1,7 @@
 """VideoChat (arXiv:2305.06355): the demo, the captions of stage 1 and the instructions of stage 2.
 
-In the demo a medium is a turn of its own of the human, and so is the question, and each text between two media. Its tags
-are ordinary text.
+In the demo a medium is a turn of its own of the human, and so is the question, and each text between two media. Its
+tags are ordinary text.
 """
 
 from collections.abc import Mapping

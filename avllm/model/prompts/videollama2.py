@@ -2,8 +2,8 @@
 
 Mistral, Mixtral and LLaMA are told at inference, though not in training, how to behave, in tags that some templates
 write around it once more. A template that refuses a system text goes without. Without any template, the published code
-had the one that transformers gave to every LLaMA tokenizer. All media stand in front of their question; the training takes
-their tags out of it, wherever they stand, and the white space at its ends.
+had the one that transformers gave to every LLaMA tokenizer. All media stand in front of their question; the training
+takes their tags out of it, wherever they stand, and the white space at its ends.
 """
 
 from dataclasses import replace

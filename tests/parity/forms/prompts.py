@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,13 @@ def run_training(name: str, text: str, check: Check) -> None:
     turns, system = turns_of(text, medium_of)
     form = prompt_of(family_of(text)).train
     check.same(f"training.{name}", show(conversation(form, turns, system)), text)
+    check.same(f"training.{name}.slots", num_slots(turns), text.count("<ImageHere>"))
     check_default(f"training.{name}.default_system", form, turns, system, text, check)
+
+
+def num_slots(turns: Sequence[Turn]) -> int:
+    """Tokens of all media: what a text calls a medium in other words would be taken for text."""
+    return sum(medium.num_tokens for turn in turns for medium in turn.media)
 
 
 def medium_of(tag: re.Match[str]) -> Medium:
@@ -115,6 +121,7 @@ def run_captions(captions: dict[str, Any], check: Check) -> None:
     requests = [tags.turn_of(line, CAPTION_WORDS, medium_of, behind=" ") for line in lines]
     written = [show(user_parts(PROMPTS["vicuna"].train_caption, turn)) for turn in requests]
     check.same("captions.requests", written, lines)
+    check.same("captions.slots", num_slots(requests), sum(line.count("<ImageHere>") for line in lines))
 
     def prompts(name: str) -> list[str]:
         return [show(conversation(PROMPTS[name].train_caption, [turn])) for turn in requests]

@@ -48,7 +48,9 @@ def captions(
     return batch_of(processor, turns, frames, form="train_caption", max_text_tokens=max_answer_tokens)
 
 
-def check_ids(name: str, stored: dict[str, Any], batch: dict[str, Tensor], check: Check, *, slot: int, bos: int) -> None:
+def check_ids(
+    name: str, stored: dict[str, Any], batch: dict[str, Tensor], check: Check, *, slot: int, bos: int
+) -> None:
     """The ids around the slots, and those of the captions."""
     for row, (ids, text) in enumerate(zip(batch["input_ids"].tolist(), stored["text_ids"], strict=True)):
         first, last = ids.index(slot), len(ids) - ids[::-1].index(slot)

@@ -41,7 +41,7 @@ def test_a_part_is_seen(processor):
 
 
 def test_a_rate_that_gives_too_many_frames_is_refused_or_thinned_out(processor):
-    with pytest.raises(ConfigError, match="fps at 5 fps takes 20 frames of this video, more than the 8.*max_frames=8"):
+    with pytest.raises(ConfigError, match=r"fps at 5 fps takes 20 frames of this video, more than the 8.*max_frames=8"):
         times(processor, fps=5)
     with pytest.raises(ConfigError, match="sampling all takes 40 frames"):
         times(processor, sampling="all")
@@ -107,7 +107,7 @@ def test_options_for_all_media_reach_those_that_have_use_for_them(processor):
     for given in ({"image": FRAMES[0]}, {}):
         with pytest.raises(ConfigError, match="num_frames: is an option of a video, and there is none here"):
             processor(text="?", num_frames=2, **given)
-    with pytest.raises(ConfigError, match="images: unknown option; did you mean 'image'?"):
+    with pytest.raises(ConfigError, match="images: unknown option; did you mean"):
         processor(text="?", images=[FRAMES[0]])
     assert for_kind("audio", {"fps": 1, "video_start": 2, "end_s": None, "odd": 1}) == {"start_s": 2, "odd": 1}
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from avllm.chat.ahead import named_fault
 from avllm.chat.ask import kind_of, told_apart
 from avllm.chat.asked import AudioMode, audio_mode_of
 from avllm.chat.assistant import load
@@ -89,6 +90,8 @@ class Console:
             return self._stream(text.removeprefix("/") if text.startswith("//") else text)
         except (AvllmError, OSError, ValueError) as error:
             return self._say(f"! {' '.join(str(error).split())}")
+        except Exception as error:
+            return self._say(f"! {named_fault(error)}")
 
     def _stream(self, question: str | None, *, is_anew: bool = False) -> bool:
         """Streams the answer to a question.

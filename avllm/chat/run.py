@@ -121,7 +121,8 @@ def _written(target: Path) -> set[str | int | float]:
     data = target.read_bytes()
     for text in data.splitlines(keepends=True):
         try:
-            name = json.loads(text)["id"]
+            row = json.loads(text)
+            name, _ = row["id"], row["error" if "error" in row else "answer"]
         except (ValueError, KeyError, TypeError):
             if kept + len(text) != len(data):
                 raise DataError(f"{target}: byte {kept} begins what is no row of a run; name another file") from None

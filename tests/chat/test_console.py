@@ -154,3 +154,14 @@ def test_a_wrong_option_is_told_before_the_first_question(assistant):
     for options in ({"temperature": -1.0}, {"num_frames": 0}, {"start_s": 2, "end_s": 1}, {"audio": "none"}):
         with pytest.raises(ConfigError):
             Console(assistant.chat(), write=print, tell=print, **options)
+
+
+def test_a_fault_of_code_is_told_and_the_chat_goes_on(console, monkeypatch):
+    def fail(*args, **options):
+        raise KeyError("cache")
+
+    console.line("/video my.video")
+    with monkeypatch.context() as patch:
+        patch.setattr(console.session.assistant, "generate", fail)
+        assert said(console, "what?")[1] == "! KeyError: 'cache' (unexpected; --verbose shows where)\n"
+    assert said(console, "what?")[0] == console.session.last.answer

@@ -96,6 +96,8 @@ def test_refuses_what_it_cannot_account_for(assistant, questions, tmp_path):
     out.write_text("hello\n" + out.read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(DataError, match="no row of a run"):
         run(questions, out, assistant=assistant, resume=True)
+    with pytest.raises(DataError, match="byte 0 begins what is no row of a run"):
+        run(questions, questions, assistant=assistant, resume=True)
 
 
 def answered(assistant, tmp_path, data, **options):

@@ -44,8 +44,8 @@ def raw_file(folder: Path, names: Collection[str]) -> str:
     """The file whose raw log-mel is stored: only the README names it; the first one if that file is not there."""
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    found = re.search(r"`fbank_raw_half_second`[^`]*? of (\w+)", text)
-    return found[1] if found is not None and found[1] in names else min(names)
+    said = " ".join(re.findall(r"`fbank_raw_half_second`([^`]*)", text))
+    return next((word for word in re.findall(r"\w+", said) if word in names), min(names))
 
 
 def segment_config(case: dict[str, Any]) -> SegmentConfig:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from avllm.checkpoints.videochat import system_from
 from avllm.data import Turn
-from avllm.model import AvllmProcessor
+from avllm.model import PROMPTS, AvllmProcessor, Medium
+from avllm.model import Turn as Asked
+from avllm.model.prompts import conversation, show
 from tests.parity.check import Check
 from tests.parity.model_case import times_in
 from tests.parity.videochat_case import (
@@ -37,6 +39,7 @@ def run(folder: Path, check: Check) -> None:
     case.train_as_published()
     for name, stored in case.settings["runs"].items():
         frames = case.inputs[stored["input"]]
+        check_texts(name, stored, check)
         batch = instructions(processor, stored, frames)
         embeds = check_batch(case, name, batch, frames, check)
         right = case.model(inputs_embeds=embeds, attention_mask=batch["attention_mask"], labels=batch["labels"]).loss
@@ -47,6 +50,19 @@ def run(folder: Path, check: Check) -> None:
             check.close(f"{name}.inputs_embeds", embeds, case.outputs[f"{name}.inputs_embeds"], atol=EMBEDS)
         check_loss(case, name, batch, embeds, check)
     check_covered(case, check)
+
+
+def check_texts(name: str, stored: dict[str, Any], check: Check) -> None:
+    """The conversations as texts; the original writes nothing where the medium goes."""
+    medium = Medium(
+        kind="video" if stored["msg"] else "image", branch="video", num_tokens=0, times_s=times_in(stored["msg"])
+    )
+    for row, (pairs, text) in enumerate(zip(stored["qa"], stored["text_input"], strict=True)):
+        turns = [
+            Asked(question=pair["q"], answer=pair["a"], media=() if index else (medium,))
+            for index, pair in enumerate(pairs)
+        ]
+        check.same(f"{name}.text_input.{row}", show(conversation(PROMPTS["videochat"].train, turns)), text)
 
 
 def instructions(processor: AvllmProcessor, stored: dict[str, Any], frames: Tensor) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 
-from avllm.errors import ConfigError
+from avllm.errors import ConfigError, DataError
+from avllm.textfile import read_text
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
@@ -72,10 +73,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads one YAML mapping with the safe loader; duplicate keys are refused."""
     path = Path(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the YAML file ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = yaml.load(read_text(path), Loader=_UniqueKeyLoader)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if data is None:
         return {}
@@ -289,9 +290,15 @@ def _join(where: str, key: object) -> str:
     return f"{where}.{key}" if where else str(key)
 
 
+def nearest(key: str, known: Iterable[str]) -> str:
+    """`; did you mean 'this'?`, or nothing where no name is like it."""
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def _suggest(key: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]!r}? known are: " + ", ".join(known) if near else "; known are: " + ", ".join(known)
+    near = nearest(key, known)
+    return f"{near}{'' if near else ';'} known are: " + ", ".join(known)
 
 
 def _show(value: object) -> str:

@@ -24,7 +24,7 @@ Kind: TypeAlias = Literal[
     "fps_time",
     "all",
 ]
-Keep: TypeAlias = Literal["spread", "first"]
+Keep: TypeAlias = Literal["spread", "first", "refuse"]
 # Kinds that may give fewer than n frames; the others repeat indices or take no n.
 _AT_MOST_N: frozenset[Kind] = frozenset({"uniform", "head_tail"})
 
@@ -54,7 +54,7 @@ class Sampling:
         starts_early: begins a frame before the one that is on screen at start_s, and ends with the last frame that is
             over at end_s (VideoLLaMA 2, see `avllm.model.quirks`).
         max_frames: most frames taken.
-        keep: which of more than max_frames: `spread` thins them out evenly, `first` cuts them off.
+        keep: which of more than max_frames: `spread` thins them out evenly, `first` cuts them off, `refuse` takes none.
         seed: of `head_tail` and `interval_random`.
     """
 
@@ -81,6 +81,11 @@ class Sampling:
         if not start >= 0 or (end is not None and not end > start):
             raise ConfigError(f"start_s, end_s: expected 0 <= start_s < end_s, got {self.start_s} and {self.end_s}")
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every video gives `num_frames` frames, however short it is."""
+        return self.max_frames is None and self.kind not in (*_AT_MOST_N, "fps", "fps_time", "all")
+
     def count(self, num_frames: int, fps: float) -> int:
         """How many indices `indices` returns at most; known without making them."""
         first, last = self.window(num_frames, fps)
@@ -104,6 +109,7 @@ class Sampling:
 
         Raises:
             MediaError: the video has no frame, or none between start_s and end_s.
+            ConfigError: there are more than max_frames, and `keep` is `refuse`.
         """
         first, last = self.window(num_frames, fps)
         total = last - first
@@ -130,6 +136,12 @@ class Sampling:
             case "all":
                 picked = range(total)
         if self.max_frames is not None and len(picked) > self.max_frames:
+            if self.keep == "refuse":
+                raise ConfigError(
+                    f"sampling {self.kind}{f' at {self.fps:g} fps' if self.fps else ''} takes {len(picked)} frames of "
+                    f"this video, more than the {self.max_frames} that fit; give max_frames={self.max_frames} to thin "
+                    f"them out, or a lower fps"
+                )
             kept = uniform(self.max_frames, len(picked)) if self.keep == "spread" else range(self.max_frames)
             picked = [picked[i] for i in kept]
         return tuple(first + int(index) for index in picked)

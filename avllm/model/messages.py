@@ -1,21 +1,14 @@
 """Messages as `transformers` has them: texts and media of one side, in their order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from avllm.errors import DataError
-from avllm.media import Sampling
+from avllm.errors import ConfigError, DataError
+from avllm.model.options import OPTIONS, checked, named
 from avllm.model.prompts import Kind
 
 Message = Mapping[str, Any]
-
-_SAMPLING = {field.name for field in fields(Sampling)} - {"kind"}  # which is called `sampling`
-_READING: Mapping[Kind, frozenset[str]] = {
-    "video": frozenset({"sampling", "source_fps", *_SAMPLING}),
-    "image": frozenset(),
-    "audio": frozenset({"start_s", "end_s"}),
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,7 +18,7 @@ class Given:
     Args:
         kind: what it is to be read as.
         source: whatever `avllm.media` opens.
-        options: how to read this one, of those that `AvllmProcessor.read` takes.
+        options: how to read this one, of those that `AvllmProcessor.read` takes, under our names for them.
     """
 
     kind: Kind
@@ -68,14 +61,14 @@ def _part(part: Any) -> str | Given:
         if not isinstance(part.get("text"), str):
             raise DataError(f"content of type text: expected its text under 'text', got {dict(part)!r}")
         return part["text"]
-    if kind not in _READING:
+    if kind not in OPTIONS:
         raise DataError(f"content type: got {kind!r}, known are: video, image, audio, text")
-    names = [name for name in (kind, "path", "url") if name in part]
+    names = [name for name in (kind, "path", "url") if part.get(name) is not None]
     if len(names) != 1:
         raise DataError(f"content of type {kind}: expected its source under {kind!r}, 'path' or 'url', got {names}")
-    options = {name: value for name, value in part.items() if name not in ("type", *names)}
-    unknown = sorted(options.keys() - _READING[kind])
-    if unknown:
-        known = ", ".join(sorted(_READING[kind])) or "none"
-        raise DataError(f"content of type {kind}: {', '.join(unknown)}: not known; beside the source it takes: {known}")
+    try:
+        options = named({name: value for name, value in part.items() if name not in ("type", kind, "path", "url")})
+        checked(OPTIONS[kind], options)
+    except ConfigError as error:
+        raise DataError(f"content of type {kind}: {error}") from error
     return Given(kind=kind, source=part[names[0]], options=options)

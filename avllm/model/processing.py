@@ -15,6 +15,7 @@ from avllm import media
 from avllm.errors import ConfigError, DataError
 from avllm.model.configuration import AvllmConfig, BranchConfig, System, slot_ids
 from avllm.model.messages import Message, content_of, places_of
+from avllm.model.options import OPTIONS, VideoOptions, checked, for_kind, named, require_use, sampling_of
 from avllm.model.prompts import FormName, Kind, Medium, Prompt, Turn, conversation, drop_leading, prompt_for, show
 from avllm.model.quirks import vicuna_label_drift
 from avllm.model.reading import Loaded, normalise, read_audio, read_image, read_video, stack_media
@@ -81,39 +82,52 @@ class AvllmProcessor(ProcessorMixin):
         settings = self._branch(branch)
         return settings.num_tokens((num_frames, *settings.media.frame_shape))
 
-    def read(
-        self,
-        source: Any,
-        kind: Kind,
-        *,
-        branch: str | None = None,
-        num_frames: int | None = None,
-        sampling: str | None = None,
-        **options: Any,
-    ) -> Loaded:
+    def read(self, source: Any, kind: Kind, *, branch: str | None = None, **options: Any) -> Loaded:
         """Opens a medium as the system wants it.
 
         Args:
             source: whatever `avllm.media` opens; a video is a source of sound too.
             kind: what to read it as.
             branch: whose slots it shall fill: "audio" trains a branch of sound on pictures.
-            num_frames: frames to look at, in place of the system's setting.
-            sampling: which frames, in place of the system's setting.
-            options: other fields of `avllm.media.Sampling` (start_s, end_s, seed, ...), and `limits`.
+            options: in place of the system's settings; those of its kind in `avllm.model.options`: for a video
+                `num_frames`, `sampling`, `fps`, `max_frames`, `start_s`, `end_s`, ...
 
         Raises:
             MediaError: it cannot be read.
+            ConfigError: an option is unknown, wrong, of no use for this kind, or asks for more frames than the branch
+                holds.
         """
-        branch = branch or ("audio" if kind == "audio" else "video")
-        self._branch(branch)
+        branch, options = self.check_reading(kind, branch=branch, **options), named(options)
+        quirks = self.published_quirks
         if kind == "audio":
-            sounds = self._branch("audio").media
-            return read_audio(self.door, sounds, source, options, quirks=self.published_quirks)
+            return read_audio(self.door, self._branch("audio").media, source, options, quirks=quirks)
         settings = self._branch("video").media
         if kind == "image":
-            return read_image(self.door, settings, source, options, branch=branch, quirks=self.published_quirks)
-        choice = {"num_frames": num_frames, "sampling": sampling, "quirks": self.published_quirks}
-        return read_video(self.door, settings, source, options, branch=branch, **choice)
+            return read_image(self.door, settings, source, options, branch=branch, quirks=quirks)
+        limit = self._branch(branch).max_frames
+        return read_video(self.door, settings, source, options, branch=branch, limit=limit, quirks=quirks)
+
+    def check_reading(self, kind: Kind, *, branch: str | None = None, **options: Any) -> str:
+        """What `read` can say of its arguments before a medium is opened.
+
+        Returns:
+            the branch that reads it.
+
+        Raises:
+            ConfigError: see `read`.
+        """
+        if kind not in OPTIONS:
+            raise ConfigError(f"kind: got {kind!r}, allowed are: {', '.join(OPTIONS)}")
+        branch = branch or ("audio" if kind == "audio" else "video")
+        limit, given = self._branch(branch).max_frames, checked(OPTIONS[kind], options)
+        if isinstance(given, VideoOptions):
+            sampling_of(given, self._branch("video").media, limit, self.published_quirks)
+            return branch
+        settings = self._branch(kind if kind == "audio" else "video").media
+        count = getattr(settings, "num_segments" if kind == "audio" else "image_frames", None)
+        if limit is not None and count is not None and count > limit:
+            raise ConfigError(f"branches.{branch}: {count} frames or segments are more than the {limit} that it holds")
+        return branch
 
     def normalise(self, frames: Any) -> Float[Tensor, "t c h w"]:
         """Frames [t h w c] as the vision encoder takes them."""
@@ -195,6 +209,7 @@ class AvllmProcessor(ProcessorMixin):
         batch: dict[str, Any] = {**self.pad(encoded, padding_side=padding_side)}
         if form == "chat":
             del batch["labels"]
+        require_use([item.kind for item in loaded], options)
         if loaded:
             batch["media"] = stack_media(loaded)
         return BatchFeature(batch)
@@ -239,7 +254,10 @@ class AvllmProcessor(ProcessorMixin):
             text = "".join(part for part in parts if isinstance(part, str))
             if role == "user":
                 given = [part for part in parts if not isinstance(part, str)]
-                opened = [self.read(part.source, part.kind, **{**options, **part.options}) for part in given]
+                opened = [
+                    self.read(part.source, part.kind, **{**for_kind(part.kind, options), **part.options})
+                    for part in given
+                ]
                 loaded += opened
                 turns.append(Turn(question=text, media=tuple(map(self.medium, opened)), places=places_of(parts)))
             elif not all(isinstance(part, str) for part in parts):

@@ -59,7 +59,8 @@ def pixels(
     opened: Any = source.numpy() if isinstance(source, Tensor) else source
     if kind == "image":
         return read_image(media, settings, opened, options, branch="video").values
-    return read_video(media, settings, opened, options, branch="video", sampling=sampling, quirks=quirks).values
+    options["sampling"] = sampling
+    return read_video(media, settings, opened, options, branch="video", quirks=quirks).values
 
 
 def of_processor(system: str, processor: Mapping[str, Any]) -> Frames:

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import cast
 
 import av
-from av import AudioStream, VideoStream
+from av import AudioStream, Packet, VideoStream
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
@@ -15,16 +17,39 @@ from avllm.media.limits import Limits
 from avllm.media.source import Source
 
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,mp3,flac,ogg,aac,mpegts,mpeg,flv,asf,w64,aiff,au,caf,gif"
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,mp3,flac,ogg,aac,mpegts,mpeg,flv,asf,w64,aiff,au,caf,gif"
+    ",h264,hevc,mpegvideo,m4v,mjpeg,vc1,obu,ivf,yuv4mpegpipe,dv,ac3,eac3,dts,amr"
+)
 # Decoders whose input is common. JPEG 2000, image formats and game codecs inside a video are refused.
 _VIDEO_DECODERS = re.compile(
     r"h264|hevc|h263|(lib)?vp[89]|libvpx(-vp9)?|av1|libdav1d|libaom-av1|mpeg4|mpeg[12]video|msmpeg4(v2)?|wmv[123]|vc1"
-    r"|flv|mjpeg|theora|prores|dnxhd|ffv1|rawvideo|gif|png"
+    r"|flv|vp6[af]?|mjpeg|theora|prores|dnxhd|ffv1|rawvideo|dvvideo|gif|png"
 )
 _AUDIO_DECODERS = re.compile(
-    r"aac(_fixed|_latm)?|mp[23](float)?|(lib)?opus|(lib)?vorbis|flac|alac|e?ac3|dca|wmav[12]|amr[nw]b"
-    r"|libopencore_amr[nw]b|(lib)?speex|adpcm_(ms|ima_wav|ima_qt)|pcm_\w+"
+    r"aac(_fixed|_latm)?|mp[123](float)?|(lib)?opus|(lib)?vorbis|flac|alac|e?ac3|truehd|mlp|dca|wmav[12]|wmapro"
+    r"|amr[nw]b|libopencore_amr[nw]b|(lib)?speex|adpcm_(ms|ima_wav|ima_qt|swf)|nellymoser|pcm_\w+"
 )
+
+
+@dataclass
+class Damage:
+    """What a decoder could not make sense of.
+
+    Args:
+        count: packets that were skipped.
+        first: the first fault.
+    """
+
+    count: int = 0
+    first: av.FFmpegError | None = None
+
+    def add(self, error: av.FFmpegError) -> None:
+        """Raises the error where it is no damage: memory has run out."""
+        if isinstance(error, MemoryError):
+            raise error
+        self.count += 1
+        self.first = self.first or error
 
 
 @contextmanager
@@ -85,6 +110,12 @@ def audio_stream(container: InputContainer, source: Source) -> AudioStream:
     return stream
 
 
+def seconds_per_tick(stream: Stream) -> Fraction:
+    """What one count of a track's timestamps lasts; exact, in whatever type PyAV gives it."""
+    base = stream.time_base
+    return Fraction(base.numerator, base.denominator) if base else Fraction(1, 1_000_000)
+
+
 def codec_name(stream: Stream) -> str:
     """Name of the decoder, or `unknown`."""
     context = getattr(stream, "codec_context", None)
@@ -103,7 +134,9 @@ def duration_seconds(container: InputContainer, stream: VideoStream | AudioStrea
 
 def tagged_seconds(stream: VideoStream | AudioStream) -> float | None:
     """Matroska's DURATION tag of a track, `00:00:10.500000000`."""
-    parts = stream.metadata.get("DURATION", "").split(":")
+    # Some writers name the language, too: DURATION-eng.
+    tags = [value for name, value in stream.metadata.items() if name.upper().split("-")[0] == "DURATION"]
+    parts = tags[0].split(":") if tags else []
     if len(parts) != 3:
         return None
     try:
@@ -116,6 +149,28 @@ def tagged_seconds(stream: VideoStream | AudioStream) -> float | None:
 def origin_seconds(container: InputContainer) -> float:
     """Where playing starts, in seconds of the file's clock; 1.4 for the usual MPEG transport stream."""
     return container.start_time / av.time_base if container.start_time is not None else 0.0
+
+
+def packets_of(container: InputContainer, stream: Stream, damage: Damage) -> Iterator[Packet]:
+    """The packets of a track up to its end, or to where the file cannot be read any further."""
+    return until_fault(container.demux(stream), damage)
+
+
+def until_fault(packets: Iterator[Packet], damage: Damage) -> Iterator[Packet]:
+    """Packets up to where the file cannot be read any further."""
+    try:
+        yield from packets
+    except av.FFmpegError as error:
+        damage.add(error)
+
+
+def decoded(packet: Packet, damage: Damage) -> list:
+    """The frames that a packet completes; none of one that is damaged: a player plays on, too."""
+    try:
+        return packet.decode()
+    except av.FFmpegError as error:
+        damage.add(error)
+        return []
 
 
 def _default(tracks: list) -> VideoStream | AudioStream:

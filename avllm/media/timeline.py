@@ -1,22 +1,28 @@
-"""Where the frames of a video track lie in time, as far as the file says so without being decoded."""
+"""Where the frames of a video track lie in time, without any of them being decoded."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 from av import VideoStream
 from av.container import InputContainer
+from jaxtyping import Int64
 
 from avllm.errors import MediaError
-from avllm.media.container import duration_seconds, tagged_seconds
+from avllm.media.container import duration_seconds, seconds_per_tick, tagged_seconds
 from avllm.media.source import Source
+from avllm.media.walk import NO_TIME, Track
 
 _CHECKED_ENTRIES = 2000
+# Their index is read when they are opened, or leads to where packets are; all other formats are walked through.
+_INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """Frame numbers to timestamps. All timestamps count `time_base` seconds.
+    """Frame numbers to timestamps. All timestamps count `tick` seconds.
 
     Args:
         num_frames: exact, or estimated from length and rate.
@@ -26,7 +32,9 @@ class Timeline:
         tolerance: how far a frame may lie from its number's timestamp and still be it.
         is_exact: every frame is known to lie on the grid; else the file is sampled by time.
         is_stated: the length is what the track itself states, so an earlier end means a truncated file.
-        time_base: seconds of one count.
+        tick: seconds of one count.
+        moments: timestamps of all frames where they were met one by one; the grid is not used for frames then.
+        is_counted: frames carry no timestamps that mean anything; what counts is how many came before.
     """
 
     num_frames: int
@@ -36,67 +44,156 @@ class Timeline:
     tolerance: int
     is_exact: bool
     is_stated: bool
-    time_base: Fraction
+    tick: Fraction
+    moments: Int64[np.ndarray, " n"] | None = None
+    is_counted: bool = False
 
     @property
     def duration_s(self) -> float:
-        return float(self.num_frames * self.step * self.time_base)
+        return float(self.num_frames * self.step * self.tick)
 
     def timestamps(self, indices: Sequence[int], start_s: float = 0.0) -> list[int]:
         """When the frames of these numbers begin; where numbers are estimates, not before `start_s`."""
-        earliest = 0 if self.is_exact else round(start_s / self.time_base)
-        return [self.start + max(earliest, round(index * self.step)) for index in indices]
+        if self.moments is not None and self.is_exact:
+            return [int(self.moments[index]) for index in indices]
+        earliest = 0 if self.is_exact else round(start_s / self.tick)
+        even = [self.start + max(earliest, round(index * self.step)) for index in indices]
+        if self.moments is None:
+            return even
+        shown = [bisect_right(self.moments, time + self.tolerance) - 1 for time in even]
+        return [int(self.moments[max(0, place)]) for place in shown]
+
+
+def is_indexed(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the file itself says where its pictures are and how long they last in all."""
+    name = container.format.name
+    if name not in _INDEXED:
+        return False
+    if name == "matroska,webm":
+        return tagged_seconds(stream) is not None or len(container.streams) == 1 and bool(container.duration)
+    return bool(stream.frames)  # An mp4 of fragments counts none.
 
 
 def read_timeline(
-    container: InputContainer, stream: VideoStream, source: Source, *, by_time: bool = False, by_walk: bool = False
+    container: InputContainer, stream: VideoStream, source: Source, *, by_time: bool = False
 ) -> Timeline:
-    """Reads what the container says; a file that says nothing is walked through packet by packet, undecoded.
+    """Reads what the container says.
 
     Args:
         by_time: do not trust the grid of a constant rate.
-        by_walk: do not trust the stated length either.
 
     Raises:
-        MediaError: the track has no frame.
+        MediaError: the track has no clock.
     """
     if stream.time_base is None:
         raise MediaError(f"{source.name}: the video track has no clock; the file is damaged")
+    tick = seconds_per_tick(stream)
     start = stream.start_time if stream.start_time is not None else 0
-    step = None if by_time or by_walk else _constant_step(stream)
+    step = None if by_time else _constant_step(stream)
     if step is not None:
         return Timeline(
             num_frames=stream.frames,
-            fps=float(1 / (step * stream.time_base)),
+            fps=float(1 / (step * tick)),
             start=start,
             step=Fraction(step),
             tolerance=(step - 1) // 2,
             is_exact=True,
             is_stated=True,
-            time_base=stream.time_base,
+            tick=tick,
         )
-    seconds = duration_seconds(container, stream)
-    rate = stream.average_rate or stream.base_rate or Fraction(25)
-    if by_walk or seconds is None or seconds <= 0:
-        return _walked(container, stream, source)
-    is_stated = bool(stream.duration) or tagged_seconds(stream) is not None
-    return estimated(stream, start, seconds, rate, is_stated=is_stated)
-
-
-def estimated(stream: VideoStream, start: int, seconds: float, rate: Fraction, *, is_stated: bool) -> Timeline:
-    """A timeline from length and average rate."""
-    time_base = stream.time_base or Fraction(1, 1000)
+    rate = stated_rate(stream)
+    seconds = duration_seconds(container, stream) or float(stream.frames / rate)
     return Timeline(
         num_frames=max(1, round(seconds * rate)),
         fps=float(rate),
         start=start,
-        step=1 / (rate * time_base),
+        step=1 / (rate * tick),
         # Matroska rounds times to milliseconds; more than that would show a frame before its time.
-        tolerance=round(Fraction(2, 1000) / time_base),
+        tolerance=round(Fraction(2, 1000) / tick),
         is_exact=False,
-        is_stated=is_stated,
-        time_base=time_base,
+        is_stated=bool(stream.duration) or tagged_seconds(stream) is not None,
+        tick=tick,
     )
+
+
+def timeline_of_track(track: Track, stream: VideoStream, source: Source, *, since: int | None = None) -> Timeline:
+    """What a walk through the file found out.
+
+    Args:
+        track: what was met.
+        stream: the same track, for the rate where it is the only thing known.
+        source: for messages.
+        since: when the first frame that can be decoded is shown.
+
+    Raises:
+        MediaError: the track has no frame.
+    """
+    if not track.num_packets:
+        raise MediaError(f"{source.name}: the video track has 0 frames; the file is empty or truncated")
+    shown = np.ones(track.num_packets, bool)
+    shown[list(track.hidden)] = False
+    times = np.sort(track.times[shown])
+    if not len(times) or times[0] == NO_TIME or (np.diff(times) == 0).any():
+        step = Fraction(track.total, track.num_packets) or 1 / (stated_rate(stream) * track.tick)
+        start = track.parts[0].start if track.parts else 0
+        return counted(int(shown.sum()), step, track.tick, start)
+    times = times if since is None else times[times >= since]
+    edges = [part.start + part.shift for part in track.parts[1:]]
+    return timeline_of_moments(times, track.tick, edges, 1 / (stated_rate(stream) * track.tick))
+
+
+def timeline_of_moments(
+    moments: Int64[np.ndarray, " n"], tick: Fraction, edges: Sequence[int], only_step: Fraction
+) -> Timeline:
+    """A timeline of frames that are all known.
+
+    Args:
+        moments: their timestamps, ascending.
+        tick: seconds of one count.
+        edges: timestamps at which another recording begins; the gap before it is no frame that was left out.
+        only_step: how long a single frame lasts.
+    """
+    count = len(moments)
+    groups = np.split(moments, np.searchsorted(moments, edges))
+    groups = [group for group in groups if len(group)]
+    spans, steps = sum(int(g[-1] - g[0]) for g in groups), sum(len(g) - 1 for g in groups)
+    step = Fraction(spans, steps) if spans else only_step
+    # Clocks count whole ticks, some encoders stumble: a quarter of a step leaves no doubt which frame is which.
+    is_even = all(np.abs(g - g[0] - np.arange(len(g)) * float(step)).max() <= float(step) / 4 for g in groups)
+    if not is_even:
+        step = Fraction(int(moments[-1] - moments[0]), count - 1) if count > 1 else only_step
+    return Timeline(
+        num_frames=count,
+        fps=float(1 / (step * tick)),
+        start=int(moments[0]),
+        step=step,
+        tolerance=0 if is_even else round(Fraction(2, 1000) / tick),
+        is_exact=is_even,
+        is_stated=True,
+        tick=tick,
+        moments=moments,
+    )
+
+
+def counted(num_frames: int, step: Fraction, tick: Fraction, start: int = 0) -> Timeline:
+    """A timeline of frames of which only the number and the rate are known."""
+    return Timeline(
+        num_frames=num_frames,
+        fps=float(1 / (step * tick)),
+        start=start,
+        step=step,
+        tolerance=0,
+        is_exact=True,
+        is_stated=True,
+        tick=tick,
+        is_counted=True,
+    )
+
+
+def stated_rate(stream: VideoStream) -> Fraction:
+    """Frames per second as the track states them, or the usual ones."""
+    rate = stream.average_rate or stream.base_rate
+    return Fraction(rate.numerator, rate.denominator) if rate else Fraction(25)
 
 
 def _constant_step(stream: VideoStream) -> int | None:
@@ -116,15 +213,3 @@ def _constant_step(stream: VideoStream) -> int | None:
     if any(entries[number].timestamp != first + number * step for number in numbers):
         return None
     return step
-
-
-def _walked(container: InputContainer, stream: VideoStream, source: Source) -> Timeline:
-    times = [p.pts if p.pts is not None else p.dts for p in container.demux(stream) if p.size]
-    times = [time for time in times if time is not None]
-    if not times:
-        raise MediaError(f"{source.name}: the video track has 0 frames; the file is empty or truncated")
-    container.seek(0)
-    time_base = stream.time_base or Fraction(1, 1000)
-    start, span = min(times), (max(times) - min(times)) * time_base
-    rate = (len(times) - 1) / span if span else stream.average_rate or Fraction(25)
-    return estimated(stream, start, float(len(times) / rate), Fraction(rate), is_stated=True)

@@ -1,11 +1,12 @@
 """Opening a container with PyAV: which formats and decoders are trusted, which track is meant, faults in words."""
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import BinaryIO, cast
 
 import av
 from av import AudioStream, Packet, VideoStream
@@ -144,6 +145,30 @@ def tagged_seconds(stream: VideoStream | AudioStream) -> float | None:
     except ValueError:
         return None
     return hours * 3600 + minutes * 60 + seconds
+
+
+def goes_on_after_segment(source: Source) -> bool:
+    """Whether something follows what a Matroska file states as its whole: another file that was joined to it."""
+    with io.BytesIO(source.data) if source.data is not None else open(str(source.path), "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        _, head, _ = _element(file)
+        file.seek(head, io.SEEK_CUR)
+        _, length, is_known = _element(file)
+        return is_known and file.tell() + length < size
+
+
+def _element(file: BinaryIO) -> tuple[bytes, int, bool]:
+    """Id and length of the EBML element that begins here, and whether the length is known."""
+    first = file.read(1)
+    number = first + file.read(8 - first[0].bit_length()) if first and first[0] else first
+    first = file.read(1)
+    if not first or not first[0]:
+        return number, 0, False
+    num_more = 8 - first[0].bit_length()
+    bits = 7 * (num_more + 1)
+    length = int.from_bytes(first + file.read(num_more)) & ((1 << bits) - 1)
+    return number, length, length != (1 << bits) - 1
 
 
 def origin_seconds(container: InputContainer) -> float:

@@ -55,8 +55,11 @@ class FrameReader:
         self.container, self.stream, self.source, self.timeline = container, stream, source, timeline
         self.damage = damage
         self.context = stream.codec_context
-        self.context.thread_type = "AUTO"
-        self.context.thread_count = _NUM_THREADS
+        if not self.context.is_open:  # It is where an earlier attempt was made.
+            self.context.thread_type = "AUTO"
+            self.context.thread_count = _NUM_THREADS
+        # Other libraries' decoders take such a wish once, when they are opened.
+        self.may_skip = not self.context.name.startswith("lib")
         self.wanted: Sequence[int] = ()
         self.timestamp = timeline.start
         self.num_counted = 0
@@ -168,6 +171,7 @@ class IndexedReader(FrameReader):
         self.near = round(_NEAR_FRAMES * timeline.step)
         self.longest_gop = self.back = 0
         self.can_seek = True
+        self.has_no_times = container.format.name == "avi"  # but decodes in the order of showing if it comes here
         super().__init__(container, stream, source, timeline, damage)
 
     def restart(self, *, has_sought: bool) -> None:
@@ -224,11 +228,13 @@ class IndexedReader(FrameReader):
 
     def decode(self) -> Iterator[VideoFrame]:
         """Frames in the order of showing. Frames that no other needs and nobody wants are not decoded at all."""
-        may_skip, skipping = self.timeline.is_exact and self.can_seek, False
+        may_skip, skipping = self.may_skip and self.timeline.is_exact and self.can_seek, False
         self.context.skip_frame = "DEFAULT"
         for packet in packets_of(self.container, self.stream, self.damage):
             if packet.size:
                 self.last_dts = packet.dts if packet.dts is not None else self.last_dts
+                if self.has_no_times:
+                    packet.pts = packet.dts
                 if self.key_timestamp is None and packet.is_keyframe:
                     self.key_timestamp = packet.pts if packet.pts is not None else packet.dts
                 if self.has_sought and self.key_timestamp is None:
@@ -299,7 +305,7 @@ class WalkedReader(FrameReader):
         packets = packets_from(self.container, self.stream, self.track, first, self.damage, is_fresh=self.is_fresh)
         for self.here, packet in packets:
             if packet.size:
-                skip = packet.pts is not None and not self.is_wanted(packet.pts)
+                skip = self.may_skip and packet.pts is not None and not self.is_wanted(packet.pts)
                 if skip != skipping:
                     self.context.skip_frame, skipping = ("NONREF" if skip else "DEFAULT"), skip
             yield from decoded(packet, self.damage)

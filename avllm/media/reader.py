@@ -94,10 +94,10 @@ def _attempts(
     limits: Limits,
 ) -> Video:
     """Reads by the index, by time, or by a walk, whichever comes out first; all of it in one opened container."""
-    plan.by_walk = plan.by_walk or not is_indexed(container, stream)
+    plan.by_walk = plan.by_walk or not is_indexed(container, stream, source)
     while True:
-        reader = _reader(container, stream, source, plan, limits)
         try:
+            reader = _reader(container, stream, source, plan, limits)
             return _sample(reader, sampling, how, limits)
         except OffGrid:
             plan.by_time = True
@@ -126,21 +126,17 @@ def _reader(
             _decode_all(container, stream, source, plan, limits)
             raise _OpenAnew
         return FrameReader(container, stream, source, _decoded_timeline(stream, plan), damage)
-    # AVI has no times of showing, and what FFmpeg makes up for reordered frames is wrong: count from the start.
-    has_no_times = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
-    if has_no_times and stream.frames:
-        tick = seconds_per_tick(stream)
-        timeline = counted(stream.frames, 1 / (stated_rate(stream) * tick), tick)
-        return FrameReader(container, stream, source, timeline, damage)
     if not plan.by_walk:
         timeline = read_timeline(container, stream, source, by_time=plan.by_time)
+        if timeline.is_counted:
+            return FrameReader(container, stream, source, timeline, damage)
         return IndexedReader(container, stream, source, timeline, damage)
     if plan.track is None or plan.timeline is None:
         track = walk(container, stream).tracks[stream.index]
-        if has_no_times:
-            track.times[:] = NO_TIME
         since = _first_shown(source, limits, track) if _begins_midway(track) else None
         plan.track, plan.timeline = track, timeline_of_track(track, stream, source, since=since)
+        if track.num_stumbles and not plan.timeline.is_exact:
+            raise Miscounted
         if plan.timeline.is_counted:
             plan.is_in_turn = True
             raise _OpenAnew
@@ -224,4 +220,4 @@ def _decoded_timeline(stream: VideoStream, plan: _Plan) -> Timeline:
     tick, step = seconds_per_tick(stream), 1 / (stated_rate(stream) * seconds_per_tick(stream))
     if plan.moments is not None:
         return timeline_of_moments(plan.moments, tick, [], step)
-    return counted(plan.num_decoded or 0, step, tick)
+    return counted(plan.num_decoded or 0, step, tick, stream.start_time or 0)

@@ -11,13 +11,15 @@ from av.container import InputContainer
 from jaxtyping import Int64
 
 from avllm.errors import MediaError
-from avllm.media.container import duration_seconds, seconds_per_tick, tagged_seconds
+from avllm.media.container import duration_seconds, goes_on_after_segment, seconds_per_tick, tagged_seconds
 from avllm.media.source import Source
 from avllm.media.walk import NO_TIME, Track
 
 _CHECKED_ENTRIES = 2000
 # Their index is read when they are opened, or leads to where packets are; all other formats are walked through.
 _INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
+# A few frames that were lost on the way, or whose times were, do not make a varying rate.
+_USUAL_SHARE, _MOST_LATE_S = 0.9, Fraction(1, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,8 @@ class Timeline:
         """When the frames of these numbers begin; where numbers are estimates, not before `start_s`."""
         if self.moments is not None and self.is_exact:
             return [int(self.moments[index]) for index in indices]
-        earliest = 0 if self.is_exact else round(start_s / self.tick)
+        # The frame on screen at start_s has begun then.
+        earliest = 0 if self.is_exact else round(start_s / self.tick) - self.tolerance
         even = [self.start + max(earliest, round(index * self.step)) for index in indices]
         if self.moments is None:
             return even
@@ -64,14 +67,16 @@ class Timeline:
         return [int(self.moments[max(0, place)]) for place in shown]
 
 
-def is_indexed(container: InputContainer, stream: VideoStream) -> bool:
+def is_indexed(container: InputContainer, stream: VideoStream, source: Source) -> bool:
     """Whether the file itself says where its pictures are and how long they last in all."""
     name = container.format.name
     if name not in _INDEXED:
         return False
     if name == "matroska,webm":
+        if goes_on_after_segment(source):
+            return False
         return tagged_seconds(stream) is not None or len(container.streams) == 1 and bool(container.duration)
-    return bool(stream.frames)  # An mp4 of fragments counts none.
+    return bool(stream.frames and len(stream.index_entries))  # An mp4 of fragments counts none.
 
 
 def read_timeline(
@@ -88,11 +93,14 @@ def read_timeline(
     if stream.time_base is None:
         raise MediaError(f"{source.name}: the video track has no clock; the file is damaged")
     tick = seconds_per_tick(stream)
+    if container.format.name == "avi" and not by_time:
+        return _avi_timeline(stream)
     start = stream.start_time if stream.start_time is not None else 0
-    step = None if by_time else _constant_step(stream)
-    if step is not None:
+    constant = None if by_time else _constant_step(stream)
+    if constant is not None:
+        step, num_shown = constant
         return Timeline(
-            num_frames=stream.frames,
+            num_frames=num_shown,
             fps=float(1 / (step * tick)),
             start=start,
             step=Fraction(step),
@@ -131,7 +139,7 @@ def timeline_of_track(track: Track, stream: VideoStream, source: Source, *, sinc
     if not track.num_packets:
         raise MediaError(f"{source.name}: the video track has 0 frames; the file is empty or truncated")
     shown = np.ones(track.num_packets, bool)
-    shown[list(track.hidden)] = False
+    shown[[*track.hidden, *track.headers]] = False
     times = np.sort(track.times[shown])
     if not len(times) or times[0] == NO_TIME or (np.diff(times) == 0).any():
         step = Fraction(track.total, track.num_packets) or 1 / (stated_rate(stream) * track.tick)
@@ -154,14 +162,11 @@ def timeline_of_moments(
         only_step: how long a single frame lasts.
     """
     count = len(moments)
-    groups = np.split(moments, np.searchsorted(moments, edges))
-    groups = [group for group in groups if len(group)]
-    spans, steps = sum(int(g[-1] - g[0]) for g in groups), sum(len(g) - 1 for g in groups)
-    step = Fraction(spans, steps) if spans else only_step
-    # Clocks count whole ticks, some encoders stumble: a quarter of a step leaves no doubt which frame is which.
-    is_even = all(np.abs(g - g[0] - np.arange(len(g)) * float(step)).max() <= float(step) / 4 for g in groups)
-    if not is_even:
-        step = Fraction(int(moments[-1] - moments[0]), count - 1) if count > 1 else only_step
+    groups = [group for group in np.split(moments, np.searchsorted(moments, edges)) if len(group)]
+    step = _even_step(groups, tick) if count > len(groups) else only_step
+    is_even = step is not None
+    if step is None:
+        step = Fraction(int(moments[-1] - moments[0]), count - 1)
     return Timeline(
         num_frames=count,
         fps=float(1 / (step * tick)),
@@ -173,6 +178,20 @@ def timeline_of_moments(
         tick=tick,
         moments=moments,
     )
+
+
+def _even_step(groups: list[np.ndarray], tick: Fraction) -> Fraction | None:
+    """The step of frames that are so evenly spaced that their number tells their time; None if it does not."""
+    steps = np.concatenate([np.diff(group) for group in groups])
+    step = Fraction(int(steps.sum()), len(steps))
+    # Clocks count whole ticks, some encoders stumble: a quarter of a step leaves no doubt which frame is which.
+    if all(np.abs(group - group[0] - np.arange(len(group)) * float(step)).max() <= step / 4 for group in groups):
+        return step
+    usual = Fraction(int(np.median(steps)))
+    is_usual = np.abs(steps - float(usual)) <= usual / 4
+    if is_usual.mean() < _USUAL_SHARE or abs(int(steps.sum()) - len(steps) * usual) * tick > _MOST_LATE_S:
+        return None
+    return Fraction(int(steps[is_usual].sum()), int(is_usual.sum()))
 
 
 def counted(num_frames: int, step: Fraction, tick: Fraction, start: int = 0) -> Timeline:
@@ -196,20 +215,35 @@ def stated_rate(stream: VideoStream) -> Fraction:
     return Fraction(rate.numerator, rate.denominator) if rate else Fraction(25)
 
 
-def _constant_step(stream: VideoStream) -> int | None:
-    """Distance of two frames when the index of the file proves that all are alike.
+def _avi_timeline(stream: VideoStream) -> Timeline:
+    """AVI numbers its frames in the order of decoding, and has no times of showing.
+
+    What FFmpeg makes up for reordered frames is wrong: they are counted from the start.
+    """
+    tick = seconds_per_tick(stream)
+    numbers = np.array([entry.timestamp for entry in stream.index_entries if entry.size], np.int64)
+    step = 1 / (stated_rate(stream) * tick)
+    if stream.codec_context.has_b_frames:
+        return counted(len(numbers), step, tick)
+    return timeline_of_moments(numbers, tick, [], step)
+
+
+def _constant_step(stream: VideoStream) -> tuple[int, int] | None:
+    """Distance of two frames, and how many are shown, when the index of the file proves that all are alike.
 
     The index holds decoding times: those of a constant rate are equally far apart whatever the order of the frames.
     """
     entries, count = stream.index_entries, stream.frames
-    if count < 2 or len(entries) != count or entries[0].is_discard or entries[count - 1].is_discard:
+    if count < 2 or len(entries) != count:
         return None
     first, step = entries[0].timestamp, entries[1].timestamp - entries[0].timestamp
     stride = max(1, count // _CHECKED_ENTRIES)
-    numbers = [*range(0, count, stride), count - 1]
+    num_shown = count
+    if any(entries[number].is_discard for number in (*range(min(count, 64)), *range(max(0, count - 64), count))):
+        num_shown -= sum(entry.is_discard for entry in entries)  # An edit list cuts them off.
     # The last steps of the index are guesses of the encoder where frames are reordered; the length is none.
-    if step < 1 or abs((stream.duration or 0) - count * step) > step:
+    if step < 1 or num_shown < 1 or abs((stream.duration or 0) - num_shown * step) > step:
         return None
-    if any(entries[number].timestamp != first + number * step for number in numbers):
+    if any(entries[number].timestamp != first + number * step for number in (*range(0, count, stride), count - 1)):
         return None
-    return step
+    return step, num_shown

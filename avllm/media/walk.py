@@ -14,14 +14,16 @@ import numpy as np
 from av import AudioStream, Packet, VideoStream
 from av.container import InputContainer
 
-from avllm.media.container import Damage, is_cover, seconds_per_tick, until_fault
+from avllm.media.container import Damage, codec_name, is_cover, seconds_per_tick, until_fault
 
 NO_TIME = -(2**63)
 # Clocks that go back, or in broadcast formats far ahead, belong to another recording that was joined.
 _BACK_S, _AHEAD_S = Fraction(1, 10), 10
+# Elsewhere (Matroska, ASF) FFmpeg reads on from a place in the file with what it remembers of another.
+_SOUGHT_BY_BYTES = frozenset("mpegts mpeg flv ogg h264 hevc mpegvideo m4v mjpeg vc1 obu ivf dv aac mp3 ac3 eac3".split())
 _HASHED_BYTES = 4096
 _LOOK_BEHIND, _LOOK_AHEAD = 4, 64  # packets, around where a seek should have landed
-_VP8_IS_SHOWN = 0x10
+_VP8_IS_SHOWN, _THEORA_IS_HEADER = 0x10, 0x80
 
 
 class Unseekable(Exception):
@@ -57,7 +59,9 @@ class Track:
         parts: the recordings it is joined from.
         times: when each is shown or heard, on a clock that goes on through all parts; NO_TIME where unknown.
         keys: numbers of those that can be decoded without an earlier one.
-        hidden: numbers of those that are never shown.
+        hidden: numbers of those that are never shown: VP8 has frames that only others refer to.
+        headers: numbers of those that describe a recording which was joined, and are no frames.
+        num_stumbles: how often a clock goes back where nothing was joined.
         total: durations of all packets together, in ticks.
     """
 
@@ -67,6 +71,8 @@ class Track:
     times: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     keys: array = field(default_factory=lambda: array("q"))
     hidden: set[int] = field(default_factory=set)
+    headers: set[int] = field(default_factory=set)
+    num_stumbles: int = 0
     total: int = 0
     raw: array = field(default_factory=lambda: array("q"))
     places: array = field(default_factory=lambda: array("q"))
@@ -86,16 +92,17 @@ class Track:
             return self.total * self.tick
         return (self.parts[-1].end + self.parts[-1].shift - self.parts[0].start) * self.tick
 
-    def add(self, packet: Packet, *, is_kept: bool, is_reordered: bool, is_vp8: bool, ahead: int | None) -> None:
+    def add(self, packet: Packet, *, is_kept: bool, is_reordered: bool, codec: str, ahead: int | None) -> None:
         """Takes the next packet; only of a kept track more than its edges is remembered."""
-        clock = packet.dts if packet.dts is not None else packet.pts
+        clock = packet.pts if packet.dts is None and not is_reordered else packet.dts
         time = packet.pts if packet.pts is not None or is_reordered else packet.dts
-        if clock is not None:
-            back = self._last is not None and (self._last - clock) * self.tick > _BACK_S
-            forth = ahead is not None and self._last is not None and (clock - self._last) * self.tick > ahead
-            if self._last is None or back or forth:
-                start = time if time is not None else clock
+        if clock is not None or not self.parts and time is not None:
+            passed = 0 if clock is None or self._last is None else (clock - self._last) * self.tick
+            if not self.parts or passed < -_BACK_S or (ahead is not None and passed > ahead):
+                start = time if time is not None else clock or 0
                 self.parts.append(Part(first=self.num_packets, start=start, end=start))
+            elif passed < 0:
+                self.num_stumbles += 1
             self._last = clock
         duration = packet.duration or 0
         if time is not None and self.parts:
@@ -104,8 +111,11 @@ class Track:
         if is_kept:
             if packet.is_keyframe:
                 self.keys.append(self.num_packets)
-            if is_vp8 and packet.size and not memoryview(packet)[0] & _VP8_IS_SHOWN:
+            first = memoryview(packet)[0]
+            if "vp8" in codec and not first & _VP8_IS_SHOWN:
                 self.hidden.add(self.num_packets)
+            elif codec == "theora" and first & _THEORA_IS_HEADER:
+                self.headers.add(self.num_packets)
             self.raw.append(NO_TIME if time is None else time)
             self.places.append(-1 if packet.pos is None else packet.pos)
             self.sizes.append(packet.size)
@@ -141,16 +151,19 @@ class Walker:
         self.kept = {stream.index for stream in kept}
         self.tracks = {s.index: Track(tick=seconds_per_tick(s)) for s in self.streams}
         self.reordered = {s.index for s in container.streams.video if s.codec_context and s.codec_context.has_b_frames}
-        self.vp8 = {s.index for s in container.streams.video if s.codec_context and "vp8" in s.codec_context.name}
+        self.codecs = {stream.index: codec_name(stream) for stream in self.streams}
+        self.has_no_times = container.format.name == "avi"
         self.ahead = _AHEAD_S if container.format.name in ("mpegts", "mpeg") else None
 
     def add(self, packet: Packet) -> None:
         """Takes the next packet."""
         number = packet.stream_index
+        if self.has_no_times:
+            packet.pts = None if number in self.reordered else packet.dts
         if packet.size and number in self.tracks:
-            is_kept, is_reordered, is_vp8 = number in self.kept, number in self.reordered, number in self.vp8
+            is_kept, is_reordered, codec = number in self.kept, number in self.reordered, self.codecs[number]
             self.tracks[number].add(
-                packet, is_kept=is_kept, is_reordered=is_reordered, is_vp8=is_vp8, ahead=self.ahead
+                packet, is_kept=is_kept, is_reordered=is_reordered, codec=codec, ahead=self.ahead
             )
 
     def finish(self) -> Walk:
@@ -213,7 +226,7 @@ def packets_from(
             continue
         if here >= track.num_packets or track.sizes[here] != packet.size:
             raise Unseekable
-        if here >= number:
+        if here >= number and here not in track.headers:
             time = int(track.times[here])
             packet.pts, packet.dts = (None if time == NO_TIME else time), None
             yield here, packet
@@ -243,6 +256,8 @@ def _found(
 ) -> tuple[int, Iterator[Packet]]:
     """Seeks until a packet is met that is known, at `number` or before it; its number, and it with all that follow."""
     for offset, is_byte, first in _landings(track, number):
+        if is_byte and container.format.name not in _SOUGHT_BY_BYTES:
+            continue
         try:
             container.seek(offset, stream=stream, unsupported_byte_offset=is_byte)
             packets = container.demux(stream)
@@ -277,8 +292,8 @@ def _landings(track: Track, number: int) -> Iterator[tuple[int, bool, int]]:
         second = round(1 / track.tick)
         for back in (0, second, 4 * second):
             yield time - back, False, 0
-    if number < _LOOK_AHEAD:
-        yield 0, True, 0
+        yield track.raw[0], False, 0
+    yield 0, True, 0
 
 
 def _number_of(packet: Packet, track: Track, low: int, high: int) -> int | None:

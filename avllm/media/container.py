@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO, cast
+from typing import cast
 
 import av
 from av import AudioStream, Packet, VideoStream
@@ -158,7 +158,7 @@ def goes_on_after_segment(source: Source) -> bool:
         return is_known and file.tell() + length < size
 
 
-def _element(file: BinaryIO) -> tuple[bytes, int, bool]:
+def _element(file: io.BufferedIOBase) -> tuple[bytes, int, bool]:
     """Id and length of the EBML element that begins here, and whether the length is known."""
     first = file.read(1)
     number = first + file.read(8 - first[0].bit_length()) if first and first[0] else first

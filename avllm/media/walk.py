@@ -233,6 +233,12 @@ def packets_from(
         here += 1
 
 
+def chained(packet: Packet, packets: Iterator[Packet]) -> Iterator[Packet]:
+    """A packet, and those after it."""
+    yield packet
+    yield from packets
+
+
 def _close(track: Track) -> None:
     """The last packet of a part lasts as long as the others do on average, where the file does not say how long."""
     for part in track.parts:
@@ -264,15 +270,10 @@ def _found(
             for packet, _ in zip(packets, range(number - first + _LOOK_AHEAD), strict=False):
                 here = _number_of(packet, track, max(0, first - _LOOK_BEHIND), number + 1)
                 if here is not None:
-                    return here, _chained(packet, packets)
+                    return here, chained(packet, packets)
         except av.FFmpegError:  # A way that this format does not know; or the bytes there make no sense to it.
             continue
     raise Unseekable
-
-
-def _chained(packet: Packet, packets: Iterator[Packet]) -> Iterator[Packet]:
-    yield packet
-    yield from packets
 
 
 def _landings(track: Track, number: int) -> Iterator[tuple[int, bool, int]]:

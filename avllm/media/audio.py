@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _PREROLL_S = Fraction(1, 2)  # Decoders of overlapping frames (AAC, MP3, Opus) need some sound before they are right.
 _GAP_S, _ROUNDING_S = Fraction(1, 20), Fraction(1, 500)
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 _LARGEST_BLOCK = 1 << 16
 _HIGHEST_RATE, _MOST_CHANNELS = 1_000_000, 64  # beyond what is recorded; a damaged or forged header
 
@@ -166,33 +167,28 @@ class _Decoder:
         """Pieces of at most some seconds, from sample `begin` to before sample `end`, or from where the sound begins."""
         position: int | None = None
         excess: np.ndarray | None = None
+        has_begun = False
         for frame in self._converted(self._frames_at(begin)):
-            samples, edge = to_float(frame), frame.pts in self.soundtrack.edges
+            samples, is_exact = to_float(frame), self.has_failed or frame.pts in self.soundtrack.edges
+            self.has_failed = False
             if excess is not None and excess.shape[1]:
                 yield excess  # There is more sound than stated, so that was no padding.
-                excess = None
-            at = self._snapped(frame)
-            if position is None or at is None:
-                at = position if at is None and position is not None else at or 0
-            else:
-                silence = self._silence(position, at, end, is_exact=edge or self.has_failed)
-                for start in range(0, silence, _LARGEST_BLOCK):
-                    yield np.zeros((self.num_channels, min(silence - start, _LARGEST_BLOCK)), np.float32)
-                at = position + silence
-            self.has_failed = False
+            excess, at = None, self._placed(frame, position, end, is_exact=is_exact)
+            if has_begun and position is not None:
+                for start in range(position, at, _LARGEST_BLOCK):
+                    yield np.zeros((self.num_channels, min(at - start, _LARGEST_BLOCK)), np.float32)
             low, high = max(0, begin - at), samples.shape[1] if end is None else min(samples.shape[1], end - at)
-            if end is not None and at >= end:
-                break
+            position = at + samples.shape[1]
             if low < high:
-                self.begin = at + low if position is None else self.begin
-                position = at + high
+                self.begin = self.begin if has_begun else at + low
+                has_begun = True
                 padding = high if self.stated_end is None else min(high, max(low, self.stated_end - at))
                 excess = samples[:, padding:high]
                 yield samples[:, low:padding]
-            if end is not None and at + samples.shape[1] >= end:
+            if end is not None and position >= end:
                 break
         else:
-            self._check_end(position, begin)
+            self._check_end(position if has_begun else None, begin)
 
     def _frames_at(self, begin: int) -> Iterator[AudioFrame]:
         """Decoded frames from a little before a sample on: decoders of overlapping frames need some to be right."""
@@ -252,14 +248,18 @@ class _Decoder:
         if at is None or self.grid is None or not frame.samples:
             return at
         nearest = self.grid + round((at - self.grid) / frame.samples) * frame.samples
-        return nearest if abs(nearest - at) <= self.soundtrack.tick * self.rate / 2 + 1 else at
+        return nearest if abs(nearest - at) <= self.soundtrack.tick * self.rate + 1 else at
 
-    def _silence(self, position: int, at: int, end: int | None, *, is_exact: bool) -> int:
-        """How many samples are missing between what was decoded and what comes next."""
+    def _placed(self, frame: AudioFrame, position: int | None, end: int | None, *, is_exact: bool) -> int:
+        """Where a frame begins: right after the one before it, unless the track has a gap there."""
+        at = self._snapped(frame)
+        if at is None or position is None:
+            return position or 0 if at is None else at
         stated_s = self.soundtrack.stated_s
         is_beyond = stated_s is not None and at > (stated_s + 1) * self.rate
-        is_gap = at - position > (_ROUNDING_S if is_exact else _GAP_S) * self.rate and not is_beyond
-        return (at if end is None else min(at, end)) - position if is_gap else 0
+        if is_beyond or at - position <= (_ROUNDING_S if is_exact else _GAP_S) * self.rate:
+            return position
+        return at if end is None else max(position, min(at, end))
 
     def _check_end(self, position: int | None, begin: int) -> None:
         if position is None and begin > max(self.lowest, 0):
@@ -267,7 +267,7 @@ class _Decoder:
         stream, stated_s = self.soundtrack.stream, self.soundtrack.stated_s or 0
         entries, ended_s = stream.index_entries, (position or 0) / self.rate
         is_short = self.soundtrack.container.format.name == "flac" and ended_s + 0.1 < stated_s
-        if stream.frames and len(entries) == stream.frames:
+        if self.soundtrack.container.format.name == _MP4 and stream.frames and len(entries) == stream.frames:
             is_short = self.last_dts is None or self.last_dts < entries[len(entries) - 1].timestamp
         if is_short:
             raise MediaError(

@@ -204,14 +204,18 @@ def _decode_all(
     container: InputContainer, stream: VideoStream, source: Source, plan: _Plan, limits: Limits
 ) -> None:
     """Counts the frames of a freshly opened file by decoding it."""
-    damage, times = Damage(), []
+    damage, times, num_fields = Damage(), [], 1
     for frame in frames_in_turn(container, stream, damage):
         limits.check_pixels(frame.width, frame.height)
         times.append(frame.pts)
+        num_fields = 2 if frame.interlaced_frame else num_fields  # of one frame, may come in as many packets
     if not times:
         reason = f" ({damage.first.strerror})" if damage.first else ""
         raise MediaError(f"{source.name}: no frame could be decoded{reason}; the file is damaged")
     plan.num_decoded = len(times)
+    num_met = plan.track.num_packets if plan.track else 0
+    if num_met > len(times) * num_fields:
+        logger.warning("%s: %d of %d packets of the picture become frames", source.name, len(times), num_met)
     if None not in times and (np.diff(times) > 0).all():
         plan.moments = np.array(times, np.int64)
 

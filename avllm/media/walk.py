@@ -222,6 +222,8 @@ def packets_from(
     here, packets = (0, container.demux(stream)) if is_fresh else _found(container, stream, track, number)
     for packet in until_fault(packets, damage):
         if not packet.size:
+            if here < track.num_packets and not is_fresh:  # After a seek FFmpeg ends a joined Matroska file too early.
+                raise Unseekable
             yield track.num_packets, packet
             continue
         if here >= track.num_packets or track.sizes[here] != packet.size:

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 from av import VideoStream
@@ -52,6 +53,8 @@ class Timeline:
 
     @property
     def duration_s(self) -> float:
+        if self.moments is not None:
+            return float((int(self.moments[-1] - self.moments[0]) + self.step) * self.tick)
         return float(self.num_frames * self.step * self.tick)
 
     def timestamps(self, indices: Sequence[int], start_s: float = 0.0) -> list[int]:
@@ -158,7 +161,7 @@ def timeline_of_moments(
     Args:
         moments: their timestamps, ascending.
         tick: seconds of one count.
-        edges: timestamps at which another recording begins; the gap before it is no frame that was left out.
+        edges: timestamps at which another recording begins; a short gap before it is no frame that was left out.
         only_step: how long a single frame lasts.
     """
     count = len(moments)
@@ -182,6 +185,9 @@ def timeline_of_moments(
 
 def _even_step(groups: list[np.ndarray], tick: Fraction) -> Fraction | None:
     """The step of frames that are so evenly spaced that their number tells their time; None if it does not."""
+    pauses = [int(after[0] - before[-1]) for before, after in pairwise(groups)]
+    if any(pause * tick > _MOST_LATE_S for pause in pauses):
+        return None
     steps = np.concatenate([np.diff(group) for group in groups])
     step = Fraction(int(steps.sum()), len(steps))
     # Clocks count whole ticks, some encoders stumble: a quarter of a step leaves no doubt which frame is which.

@@ -62,9 +62,9 @@ class Soundtrack:
         return duration_seconds(self.container, self.stream)
 
     @property
-    def edges(self) -> set[int]:
-        """Timestamps at which another recording begins, that was joined."""
-        return {part.start + part.shift for part in self.track.parts[1:]} if self.track else set()
+    def edges_s(self) -> list[Fraction]:
+        """When another recording begins, that was joined."""
+        return [self.time_of(part.start + part.shift) for part in self.track.parts[1:]] if self.track else []
 
     def time_of(self, ticks: int) -> Fraction:
         """Seconds since playing starts."""

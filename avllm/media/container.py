@@ -192,10 +192,12 @@ def until_fault(packets: Iterator[Packet], damage: Damage) -> Iterator[Packet]:
 def decoded(packet: Packet, damage: Damage) -> list:
     """The frames that a packet completes; none of one that is damaged: a player plays on, too."""
     try:
-        return packet.decode()
+        frames = packet.decode()
     except av.FFmpegError as error:
         damage.add(error)
         return []
+    damage.count += packet.is_corrupt  # Its container knows that a piece is missing; the decoder got along.
+    return frames
 
 
 def _default(tracks: list) -> VideoStream | AudioStream:

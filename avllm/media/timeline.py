@@ -37,6 +37,7 @@ class Timeline:
         is_stated: the length is what the track itself states, so an earlier end means a truncated file.
         tick: seconds of one count.
         moments: timestamps of all frames where they were met one by one; the grid is not used for frames then.
+        paused: how much longer the last frames before a join stay on screen than others.
         is_counted: frames carry no timestamps that mean anything; what counts is how many came before.
     """
 
@@ -49,13 +50,13 @@ class Timeline:
     is_stated: bool
     tick: Fraction
     moments: Int64[np.ndarray, " n"] | None = None
+    paused: Fraction = Fraction(0)
     is_counted: bool = False
 
     @property
     def duration_s(self) -> float:
-        if self.moments is not None:
-            return float((int(self.moments[-1] - self.moments[0]) + self.step) * self.tick)
-        return float(self.num_frames * self.step * self.tick)
+        """Length in seconds."""
+        return float((self.num_frames * self.step + self.paused) * self.tick)
 
     def timestamps(self, indices: Sequence[int], start_s: float = 0.0) -> list[int]:
         """When the frames of these numbers begin; where numbers are estimates, not before `start_s`."""
@@ -168,8 +169,11 @@ def timeline_of_moments(
     groups = [group for group in np.split(moments, np.searchsorted(moments, edges)) if len(group)]
     step = _even_step(groups, tick) if count > len(groups) else only_step
     is_even = step is not None
+    paused = Fraction(0)
     if step is None:
         step = Fraction(int(moments[-1] - moments[0]), count - 1)
+    else:
+        paused = sum((int(b[0] - a[-1]) - step for a, b in pairwise(groups)), Fraction(0))
     return Timeline(
         num_frames=count,
         fps=float(1 / (step * tick)),
@@ -180,6 +184,7 @@ def timeline_of_moments(
         is_stated=True,
         tick=tick,
         moments=moments,
+        paused=paused,
     )
 
 

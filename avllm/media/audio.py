@@ -155,8 +155,8 @@ class _Decoder:
         if not SincResampler.fits(self.rate, sample_rate):
             self.rate = 48000
         self.lowest = self._position(self.first) or 0
-        self.begin: int = self.lowest
-        self.grid: int | None = None
+        self.begin = self.lowest
+        self.grid = self.lowest + round(Fraction(self.first.samples * self.rate, self.first.sample_rate))
         self.stated_s = soundtrack.stated_s
         self.edges = [edge_s * self.rate for edge_s in soundtrack.edges_s]
         # AAC fills its last frame up; an mp4 states how much of it is sound.
@@ -199,8 +199,6 @@ class _Decoder:
             yield self.first
             yield from self.frames
             return
-        if self.first is not None:
-            self.grid = self.lowest + round(Fraction(self.first.samples * self.rate, self.first.sample_rate))
         self.heard_s = Fraction(begin, self.rate)
         yield from self._decoded(since_s)
 
@@ -247,7 +245,7 @@ class _Decoder:
     def _snapped(self, frame: AudioFrame) -> int | None:
         """The same, exact where frames are alike: Matroska and FLV round times to milliseconds."""
         at = self._position(frame)
-        if at is None or self.grid is None or not frame.samples:
+        if at is None or not frame.samples:
             return at
         nearest = self.grid + round((at - self.grid) / frame.samples) * frame.samples
         return nearest if abs(nearest - at) <= self.soundtrack.tick * self.rate + 1 else at

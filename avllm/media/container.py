@@ -20,7 +20,7 @@ from avllm.media.source import Source
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,mp3,flac,ogg,aac,mpegts,mpeg,flv,asf,w64,aiff,au,caf,gif"
-    ",h264,hevc,mpegvideo,m4v,mjpeg,vc1,obu,ivf,yuv4mpegpipe,dv,ac3,eac3,dts,amr"
+    ",h264,hevc,mpegvideo,m4v,vc1,obu,ivf,yuv4mpegpipe,dv,ac3,eac3,dts,amr"
 )
 # Decoders whose input is common. JPEG 2000, image formats and game codecs inside a video are refused.
 _VIDEO_DECODERS = re.compile(

@@ -218,9 +218,11 @@ class IndexedReader(FrameReader):
     def at_end(self, target: int) -> None:
         entries, missing = self.stream.index_entries, target - self.timestamp
         if self.stream.frames and len(entries):
-            last = entries[len(entries) - 1].timestamp
-            if self.timeline.is_exact or self.last_dts is None or self.last_dts < last:
+            ends_early = self.last_dts is None or self.last_dts < entries[len(entries) - 1].timestamp
+            if ends_early and not self.has_no_times:
                 raise self.truncated()
+            if self.timeline.is_exact and not self.damage.count:
+                raise Miscounted
         elif not self.timeline.is_stated and (self.current is None or missing > 2 * self.timeline.step):
             raise EndsEarly
         elif missing * self.timeline.tick > 2 and missing > 10 * self.timeline.step:

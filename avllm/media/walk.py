@@ -20,7 +20,7 @@ NO_TIME = -(2**63)
 # Clocks that go back, or in broadcast formats far ahead, belong to another recording that was joined.
 _BACK_S, _AHEAD_S = Fraction(1, 10), 10
 # Elsewhere (Matroska, ASF) FFmpeg reads on from a place in the file with what it remembers of another.
-_SOUGHT_BY_BYTES = frozenset("mpegts mpeg flv ogg h264 hevc mpegvideo m4v mjpeg vc1 obu ivf dv aac mp3 ac3 eac3".split())
+_SOUGHT_BY_BYTES = frozenset("mpegts mpeg flv ogg h264 hevc mpegvideo m4v vc1 obu ivf dv aac mp3 ac3 eac3".split())
 _HASHED_BYTES = 4096
 _LOOK_BEHIND, _LOOK_AHEAD = 4, 64  # packets, around where a seek should have landed
 _VP8_IS_SHOWN, _THEORA_IS_HEADER = 0x10, 0x80

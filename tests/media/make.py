@@ -123,10 +123,10 @@ def coded(
     return path
 
 
-def _sound_packets(track, waveform: np.ndarray, rate: int) -> list:
+def _sound_packets(track, waveform: np.ndarray, rate: int, layout: str = "mono") -> list:
     """A waveform through the encoder of a track."""
     packets, codec = [], track.codec_context
-    resampler = av.AudioResampler(format=codec.format, layout="mono", rate=rate, frame_size=codec.frame_size or 1024)
+    resampler = av.AudioResampler(format=codec.format, layout=layout, rate=rate, frame_size=codec.frame_size or 1024)
     frame = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
     frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
     for part in (frame, None):
@@ -138,8 +138,9 @@ def _sound_packets(track, waveform: np.ndarray, rate: int) -> list:
 def sounding(path: Path, codec: str, waveform: np.ndarray, rate: int, *, container: str | None = None) -> Path:
     """A file of sound alone, of any codec in any container."""
     with av.open(str(path), "w", format=container) as file:
-        track = file.add_stream(codec, rate=rate, layout="mono")
-        for packet in _sound_packets(track, waveform, rate):
+        layout = "stereo" if codec == "vorbis" else "mono"  # FFmpeg's own encoder knows no other
+        track = file.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
+        for packet in _sound_packets(track, waveform, rate, layout):
             file.mux(packet)
     return path
 

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from avllm.errors import MediaError, NoAudioStream
 from avllm.media.clips import Audio
-from avllm.media.container import Damage, audio_stream, decoded, open_container
+from avllm.media.container import Damage, audio_stream, decoded, open_container, seconds_per_tick
 from avllm.media.limits import Limits
 from avllm.media.resample import SincResampler, resample
 from avllm.media.soundtrack import Soundtrack
@@ -166,7 +166,7 @@ class _Decoder:
             self.stated_end = round(end_s * self.rate)
 
     def blocks(self, begin: int, end: int | None) -> Iterator[Float32[np.ndarray, "c s"]]:
-        """Pieces of at most some seconds, from sample `begin` to before sample `end`, or from where the sound begins."""
+        """Pieces of at most some seconds, from sample `begin`, or where the sound begins, to before sample `end`."""
         position: int | None = None
         excess: np.ndarray | None = None
         has_begun = False
@@ -180,14 +180,14 @@ class _Decoder:
                 for start in range(position, at, _LARGEST_BLOCK):
                     yield np.zeros((self.num_channels, min(at - start, _LARGEST_BLOCK)), np.float32)
             low, high = max(0, begin - at), samples.shape[1] if end is None else min(samples.shape[1], end - at)
-            position = at + samples.shape[1]
+            position = until = at + samples.shape[1]
             if low < high:
                 self.begin = self.begin if has_begun else at + low
                 has_begun = True
                 padding = high if self.stated_end is None else min(high, max(low, self.stated_end - at))
                 excess = samples[:, padding:high]
                 yield samples[:, low:padding]
-            if end is not None and position >= end:
+            if end is not None and until >= end:
                 break
         else:
             self._check_end(position if has_begun else None, begin)
@@ -218,7 +218,7 @@ class _Decoder:
             self.damage.count -= num_trailing  # Tags after the last frame look like packets.
 
     def _converted(self, frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-        """Frames of another rate or number of channels than the first, as broadcasts change them, made like the first."""
+        """Frames with the rate and the number of channels of the first; broadcasts change both midway."""
         converter, of = None, None
         for frame in frames:
             kind = (frame.sample_rate, len(frame.layout.channels))
@@ -238,9 +238,7 @@ class _Decoder:
         """Number of a frame's first sample as its timestamp tells it."""
         if frame.pts is None:
             return None
-        base = frame.time_base
-        time_s = frame.pts * Fraction(base.numerator, base.denominator) - self.soundtrack.origin_s
-        return round(time_s * self.rate)
+        return round((frame.pts * seconds_per_tick(frame) - self.soundtrack.origin_s) * self.rate)
 
     def _snapped(self, frame: AudioFrame) -> int | None:
         """The same, exact where frames are alike: Matroska and FLV round times to milliseconds."""

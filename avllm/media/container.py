@@ -11,6 +11,7 @@ from typing import cast
 import av
 from av import AudioStream, Packet, VideoStream
 from av.container import InputContainer
+from av.frame import Frame
 from av.stream import Disposition, Stream
 
 from avllm.errors import MediaError, NoAudioStream
@@ -111,9 +112,9 @@ def audio_stream(container: InputContainer, source: Source) -> AudioStream:
     return stream
 
 
-def seconds_per_tick(stream: Stream) -> Fraction:
-    """What one count of a track's timestamps lasts; exact, in whatever type PyAV gives it."""
-    base = stream.time_base
+def seconds_per_tick(of: Stream | Frame) -> Fraction:
+    """What one count of the timestamps of a track or a frame lasts; exact, in whatever type PyAV gives it."""
+    base = of.time_base
     return Fraction(base.numerator, base.denominator) if base else Fraction(1, 1_000_000)
 
 

@@ -1,4 +1,4 @@
-"""Exact frames out of a video track: from one wanted timestamp to the next, by the file's index, by a walk, or in turn."""
+"""Exact frames out of a video track, from one wanted moment to the next: by its index, by a walk, or in turn."""
 
 import logging
 import os

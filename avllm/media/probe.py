@@ -191,15 +191,17 @@ def _fields(container: InputContainer, stream: Stream, origin_s: float) -> dict[
         fields["duration_s"] = duration_seconds(container, stream)
         if stream.start_time is not None and stream.time_base is not None:
             fields["start_s"] = round(float(stream.start_time * seconds_per_tick(stream)) - origin_s, 6) + 0.0
-    context = stream.codec_context  # None: no decoder for it is at hand.
-    if isinstance(stream, VideoStream) and context is not None:
+    if stream.codec_context is None:  # No decoder for it is at hand.
+        return fields
+    if isinstance(stream, VideoStream):
+        context = stream.codec_context
         rate = stream.average_rate or stream.base_rate
         fields |= {"width": context.width, "height": context.height, "fps": float(rate) if rate else None}
         fields["frames"] = stream.frames or None
         if is_cover(stream):
             fields |= {"kind": "cover", "duration_s": None, "start_s": None, "fps": None, "frames": None}
-    elif isinstance(stream, AudioStream) and context is not None:
-        fields |= {"channels": context.channels, "sample_rate": context.sample_rate}
+    elif isinstance(stream, AudioStream):
+        fields |= {"channels": stream.codec_context.channels, "sample_rate": stream.codec_context.sample_rate}
     return fields
 
 
@@ -215,15 +217,13 @@ def _states_lengths(container: InputContainer, source: Source) -> bool:
     return are_stated or (len(tracks) == 1 and bool(container.duration))
 
 
-def _displays(
-    container: InputContainer, pictures: list[VideoStream], walker: Walker | None
-) -> dict[int, Display]:
+def _displays(container: InputContainer, pictures: list[VideoStream], walker: Walker | None) -> dict[int, Display]:
     """How the pictures of each track are shown; only a decoded frame tells. Reads on to the end for a walker."""
-    missing, shown, num_read = {stream.index for stream in pictures}, {}, 0
+    missing, shown = {stream.index for stream in pictures}, {}
     wanted = pictures if walker is None else walker.streams
-    for packet in until_fault(container.demux(wanted), Damage()) if wanted else ():
-        num_read += 1
-        if walker is None and (not missing or num_read > _MOST_PACKETS):
+    packets = until_fault(container.demux(wanted), Damage()) if wanted else ()
+    for num_read, packet in enumerate(packets):
+        if walker is None and (not missing or num_read >= _MOST_PACKETS):
             break
         if packet.stream_index in missing:
             for frame in decoded(packet, Damage()):

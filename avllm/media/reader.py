@@ -117,9 +117,7 @@ def _attempts(
             raise _OpenAnew from error
 
 
-def _reader(
-    container: InputContainer, stream: VideoStream, source: Source, plan: _Plan, limits: Limits
-) -> FrameReader:
+def _reader(container: InputContainer, stream: VideoStream, source: Source, plan: _Plan, limits: Limits) -> FrameReader:
     damage = Damage()
     if plan.num_decoded is not None:
         if plan.num_decoded < 0:
@@ -142,9 +140,7 @@ def _reader(
             raise _OpenAnew
     if plan.timeline.is_counted:
         return FrameReader(container, stream, source, plan.timeline, damage)
-    return WalkedReader(
-        container, stream, source, plan.timeline, damage, track=plan.track, is_fresh=plan.is_in_turn
-    )
+    return WalkedReader(container, stream, source, plan.timeline, damage, track=plan.track, is_fresh=plan.is_in_turn)
 
 
 def _sample(reader: FrameReader, sampling: Sampling, how: Fit, limits: Limits) -> Video:
@@ -194,15 +190,13 @@ def _begins_midway(track: Track) -> bool:
 
 
 def _first_shown(source: Source, limits: Limits, track: Track) -> int | None:
-    """When the first frame is shown that comes out of the decoder of a file that begins in the middle of a recording."""
+    """When the first frame is shown that can be decoded in a file that begins in the middle of a recording."""
     with open_container(source, limits) as container:
         frame = next(frames_in_turn(container, video_stream(container, source), Damage()), None)
         return None if frame is None or frame.pts is None else frame.pts
 
 
-def _decode_all(
-    container: InputContainer, stream: VideoStream, source: Source, plan: _Plan, limits: Limits
-) -> None:
+def _decode_all(container: InputContainer, stream: VideoStream, source: Source, plan: _Plan, limits: Limits) -> None:
     """Counts the frames of a freshly opened file by decoding it."""
     damage, times, num_fields = Damage(), [], 1
     for frame in frames_in_turn(container, stream, damage):

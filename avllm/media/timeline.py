@@ -79,13 +79,11 @@ def is_indexed(container: InputContainer, stream: VideoStream, source: Source) -
     if name == "matroska,webm":
         if goes_on_after_segment(source):
             return False
-        return tagged_seconds(stream) is not None or len(container.streams) == 1 and bool(container.duration)
+        return tagged_seconds(stream) is not None or (len(container.streams) == 1 and bool(container.duration))
     return bool(stream.frames and len(stream.index_entries))  # An mp4 of fragments counts none.
 
 
-def read_timeline(
-    container: InputContainer, stream: VideoStream, source: Source, *, by_time: bool = False
-) -> Timeline:
+def read_timeline(container: InputContainer, stream: VideoStream, source: Source, *, by_time: bool = False) -> Timeline:
     """Reads what the container says.
 
     Args:

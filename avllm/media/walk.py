@@ -20,7 +20,9 @@ NO_TIME = -(2**63)
 # Clocks that go back, or in broadcast formats far ahead, belong to another recording that was joined.
 _BACK_S, _AHEAD_S = Fraction(1, 10), 10
 # Elsewhere (Matroska, ASF) FFmpeg reads on from a place in the file with what it remembers of another.
-_SOUGHT_BY_BYTES = frozenset("mpegts mpeg flv ogg h264 hevc mpegvideo m4v vc1 obu ivf dv aac mp3 ac3 eac3".split())
+_SOUGHT_BY_BYTES = frozenset(
+    {"mpegts", "mpeg", "flv", "ogg", "h264", "hevc", "mpegvideo", "m4v", "vc1", "obu", "ivf", "dv"}
+)
 _HASHED_BYTES = 4096
 _LOOK_BEHIND, _LOOK_AHEAD = 4, 64  # packets, around where a seek should have landed
 _VP8_IS_SHOWN, _THEORA_IS_HEADER = 0x10, 0x80
@@ -96,7 +98,7 @@ class Track:
         """Takes the next packet; only of a kept track more than its edges is remembered."""
         clock = packet.pts if packet.dts is None and not is_reordered else packet.dts
         time = packet.pts if packet.pts is not None or is_reordered else packet.dts
-        if clock is not None or not self.parts and time is not None:
+        if clock is not None or (not self.parts and time is not None):
             passed = 0 if clock is None or self._last is None else (clock - self._last) * self.tick
             if not self.parts or passed < -_BACK_S or (ahead is not None and passed > ahead):
                 start = time if time is not None else clock or 0
@@ -162,9 +164,7 @@ class Walker:
             packet.pts = None if number in self.reordered else packet.dts
         if packet.size and number in self.tracks:
             is_kept, is_reordered, codec = number in self.kept, number in self.reordered, self.codecs[number]
-            self.tracks[number].add(
-                packet, is_kept=is_kept, is_reordered=is_reordered, codec=codec, ahead=self.ahead
-            )
+            self.tracks[number].add(packet, is_kept=is_kept, is_reordered=is_reordered, codec=codec, ahead=self.ahead)
 
     def finish(self) -> Walk:
         """All that was met, on one clock."""

@@ -127,10 +127,10 @@ def codec_name(stream: Stream) -> str:
 def duration_seconds(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
     """Length of a track in seconds as the file states it: by the track, by its Matroska tag, or by the container."""
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * seconds_per_tick(stream))
     seconds = tagged_seconds(stream) or (container.duration / av.time_base if container.duration else None)
     if seconds and "matroska" in container.format.name and stream.start_time and stream.time_base:
-        seconds -= float(stream.start_time * stream.time_base)  # Matroska states where a track ends.
+        seconds -= float(stream.start_time * seconds_per_tick(stream))  # Matroska states where a track ends.
     return seconds
 
 

@@ -77,7 +77,9 @@ def is_indexed(container: InputContainer, stream: VideoStream, source: Source) -
     if name not in _INDEXED:
         return False
     if name == "matroska,webm":
-        if goes_on_after_segment(source):
+        # Without a stated rate FFmpeg guesses one from the first frames.
+        is_guessed = not stream.average_rate or stream.average_rate != stream.base_rate
+        if is_guessed or goes_on_after_segment(source):
             return False
         return tagged_seconds(stream) is not None or (len(container.streams) == 1 and bool(container.duration))
     return bool(stream.frames and len(stream.index_entries))  # An mp4 of fragments counts none.

@@ -98,7 +98,7 @@ NARROW = {
     "m2v": {"mpeg2video-open"},
     "ivf": {"libvpx-closed"},
 }
-CHOSEN = [case for case in CASES if WIDE or "-".join(case[1:]) in NARROW[case[0]]]
+CHOSEN = [case for case in CASES if WIDE or "-".join(case[1:]) in NARROW.get(case[0], ())]
 
 
 def made(path, codec: str, gop: str, **more):

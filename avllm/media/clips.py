@@ -17,6 +17,7 @@ class Video:
         fps: average frame rate of the file; None for an image.
         has_audio: whether the file also holds a track of sound.
         indices: place of each frame among the file's frames; estimated where a file does not count its frames.
+        num_damaged: packets that were skipped, and frames among these that came out damaged.
     """
 
     frames: UInt8[np.ndarray, "t h w 3"] | Float32[np.ndarray, "t h w 3"]
@@ -25,6 +26,7 @@ class Video:
     fps: float | None
     has_audio: bool
     indices: tuple[int, ...] = ()
+    num_damaged: int = 0
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -38,11 +40,13 @@ class Audio:
         waveform: samples in [-1, 1].
         sample_rate: in Hz.
         start_s: when the first sample is heard, on the timeline of the file (see `Video.times_s`).
+        num_damaged: packets that were skipped because they could not be decoded.
     """
 
     waveform: Float32[np.ndarray, "c s"]
     sample_rate: int
     start_s: float = 0.0
+    num_damaged: int = 0
 
     @property
     def duration_s(self) -> float:

@@ -1,31 +1,58 @@
 """Opening a container with PyAV: which formats and decoders are trusted, which track is meant, faults in words."""
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import cast
 
 import av
-from av import AudioStream, VideoStream
+from av import AudioStream, Packet, VideoStream
 from av.container import InputContainer
+from av.frame import Frame
 from av.stream import Disposition, Stream
 
 from avllm.errors import MediaError, NoAudioStream
 from avllm.media.limits import Limits
-from avllm.media.pyav import OPENING
+from avllm.media.pyav import OPENING, as_fraction
 from avllm.media.source import Source
 
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,mp3,flac,ogg,aac,mpegts,mpeg,flv,asf,w64,aiff,au,caf,gif"
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,mp3,flac,ogg,aac,mpegts,mpeg,flv,asf,w64,aiff,au,caf,gif"
+    ",h264,hevc,mpegvideo,m4v,vc1,obu,ivf,yuv4mpegpipe,dv,ac3,eac3,dts,amr"
+)
 # Decoders whose input is common. JPEG 2000, image formats and game codecs inside a video are refused.
 _VIDEO_DECODERS = re.compile(
     r"h264|hevc|h263|(lib)?vp[89]|libvpx(-vp9)?|av1|libdav1d|libaom-av1|mpeg4|mpeg[12]video|msmpeg4(v2)?|wmv[123]|vc1"
-    r"|flv|mjpeg|theora|prores|dnxhd|ffv1|rawvideo|gif|png"
+    r"|flv|vp6[af]?|mjpeg|theora|prores|dnxhd|ffv1|rawvideo|dvvideo|gif|png"
 )
 _AUDIO_DECODERS = re.compile(
-    r"aac(_fixed|_latm)?|mp[23](float)?|(lib)?opus|(lib)?vorbis|flac|alac|e?ac3|dca|wmav[12]|amr[nw]b"
-    r"|libopencore_amr[nw]b|(lib)?speex|adpcm_(ms|ima_wav|ima_qt)|pcm_\w+"
+    r"aac(_fixed|_latm)?|mp[123](float)?|(lib)?opus|(lib)?vorbis|flac|alac|e?ac3|truehd|mlp|dca|wmav[12]|wmapro"
+    r"|amr[nw]b|libopencore_amr[nw]b|(lib)?speex|adpcm_(ms|ima_wav|ima_qt|swf)|nellymoser|pcm_\w+"
 )
+
+
+@dataclass
+class Damage:
+    """What a decoder could not make sense of.
+
+    Args:
+        count: packets that were skipped.
+        first: the first fault.
+    """
+
+    count: int = 0
+    first: av.FFmpegError | None = None
+
+    def add(self, error: av.FFmpegError) -> None:
+        """Raises the error where it is no damage: memory has run out."""
+        if isinstance(error, MemoryError):
+            raise error
+        self.count += 1
+        self.first = self.first or error
 
 
 @contextmanager
@@ -54,7 +81,7 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
 
 def is_cover(stream: VideoStream) -> bool:
     """Whether the track is none: the picture on the cover of a song, or a still beside an image sequence (HEIF)."""
-    is_still = stream.frames == 1 and stream.duration is None and stream.time_base == 1
+    is_still = stream.frames == 1 and stream.duration is None and seconds_per_tick(stream) == 1
     return is_still or bool(stream.disposition & Disposition.attached_pic)
 
 
@@ -87,6 +114,11 @@ def audio_stream(container: InputContainer, source: Source) -> AudioStream:
     return stream
 
 
+def seconds_per_tick(of: Stream | Frame) -> Fraction:
+    """What one count of the timestamps of a track or a frame lasts; exact, in whatever type PyAV gives it."""
+    return as_fraction(of.time_base) or Fraction(1, 1_000_000)
+
+
 def codec_name(stream: Stream) -> str:
     """Name of the decoder, or `unknown`."""
     context = getattr(stream, "codec_context", None)
@@ -96,16 +128,18 @@ def codec_name(stream: Stream) -> str:
 def duration_seconds(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
     """Length of a track in seconds as the file states it: by the track, by its Matroska tag, or by the container."""
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * seconds_per_tick(stream))
     seconds = tagged_seconds(stream) or (container.duration / av.time_base if container.duration else None)
     if seconds and "matroska" in container.format.name and stream.start_time and stream.time_base:
-        seconds -= float(stream.start_time * stream.time_base)  # Matroska states where a track ends.
+        seconds -= float(stream.start_time * seconds_per_tick(stream))  # Matroska states where a track ends.
     return seconds
 
 
 def tagged_seconds(stream: VideoStream | AudioStream) -> float | None:
     """Matroska's DURATION tag of a track, `00:00:10.500000000`."""
-    parts = stream.metadata.get("DURATION", "").split(":")
+    # Some writers name the language, too: DURATION-eng.
+    tags = [value for name, value in stream.metadata.items() if name.upper().split("-")[0] == "DURATION"]
+    parts = tags[0].split(":") if tags else []
     if len(parts) != 3:
         return None
     try:
@@ -115,9 +149,57 @@ def tagged_seconds(stream: VideoStream | AudioStream) -> float | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
+def goes_on_after_segment(source: Source) -> bool:
+    """Whether something follows what a Matroska file states as its whole: another file that was joined to it."""
+    with io.BytesIO(source.data) if source.data is not None else open(str(source.path), "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        _, head, _ = _element(file)
+        file.seek(head, io.SEEK_CUR)
+        _, length, is_known = _element(file)
+        return is_known and file.tell() + length < size
+
+
+def _element(file: io.BufferedIOBase) -> tuple[bytes, int, bool]:
+    """Id and length of the EBML element that begins here, and whether the length is known."""
+    first = file.read(1)
+    number = first + file.read(8 - first[0].bit_length()) if first and first[0] else first
+    first = file.read(1)
+    if not first or not first[0]:
+        return number, 0, False
+    num_more = 8 - first[0].bit_length()
+    bits = 7 * (num_more + 1)
+    length = int.from_bytes(first + file.read(num_more)) & ((1 << bits) - 1)
+    return number, length, length != (1 << bits) - 1
+
+
 def origin_seconds(container: InputContainer) -> float:
     """Where playing starts, in seconds of the file's clock; 1.4 for the usual MPEG transport stream."""
     return container.start_time / av.time_base if container.start_time is not None else 0.0
+
+
+def packets_of(container: InputContainer, stream: Stream, damage: Damage) -> Iterator[Packet]:
+    """The packets of a track up to its end, or to where the file cannot be read any further."""
+    return until_fault(container.demux(stream), damage)
+
+
+def until_fault(packets: Iterator[Packet], damage: Damage) -> Iterator[Packet]:
+    """Packets up to where the file cannot be read any further."""
+    try:
+        yield from packets
+    except av.FFmpegError as error:
+        damage.add(error)
+
+
+def decoded(packet: Packet, damage: Damage) -> list:
+    """The frames that a packet completes; none of one that is damaged: a player plays on, too."""
+    try:
+        frames = packet.decode()
+    except av.FFmpegError as error:
+        damage.add(error)
+        return []
+    damage.count += packet.is_corrupt  # Its container knows that a piece is missing; the decoder got along.
+    return frames
 
 
 def _default(tracks: list) -> VideoStream | AudioStream:

@@ -3,20 +3,39 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import av
 import numpy as np
-from av import AudioStream, VideoFrame, VideoStream
+from av import AudioStream, VideoStream
+from av.container import InputContainer
+from av.stream import Stream
 
 from avllm.errors import MediaError
-from avllm.media.container import codec_name, duration_seconds, is_cover, open_container, origin_seconds
+from avllm.media.container import (
+    Damage,
+    codec_name,
+    decoded,
+    duration_seconds,
+    goes_on_after_segment,
+    is_cover,
+    open_container,
+    origin_seconds,
+    seconds_per_tick,
+    tagged_seconds,
+    until_fault,
+)
 from avllm.media.fit import Fit
 from avllm.media.frames import read_folder, read_frames
 from avllm.media.limits import Limits
 from avllm.media.pictures import read_picture
 from avllm.media.pyav import as_fraction
+from avllm.media.resize import Display, display_of
 from avllm.media.sampling import Sampling
 from avllm.media.source import MediaSource, Source, resolve
+from avllm.media.walk import Track, Walker
 from avllm.media.waveforms import MOST_CHANNELS
+
+# Formats whose header or index tells how long each track is.
+_STATE_LENGTHS = frozenset({"avi", "wav", "flac", "w64", "aiff", "au", "caf", "gif"})
+_MOST_PACKETS = 500  # of pictures, before the first frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +52,8 @@ class StreamInfo:
         fps: average frames per second.
         width: of a frame as shown, so after rotation, in pixels.
         height: likewise.
-        rotation: by how many degrees players turn the frames, counter-clockwise.
+        rotation: by how many degrees players turn the frames, counter-clockwise: 90, 180 or -90.
+        mirrored: true where players mirror the frames left to right before they turn them.
         channels: of sound.
         sample_rate: of sound, in Hz.
         language: ISO 639 code.
@@ -49,6 +69,7 @@ class StreamInfo:
     width: int | None = None
     height: int | None = None
     rotation: int | None = None
+    mirrored: bool | None = None
     channels: int | None = None
     sample_rate: int | None = None
     language: str | None = None
@@ -88,13 +109,13 @@ class MediaInfo:
         """Lines for a person: the file, then one row per track."""
         size = "" if self.size_bytes is None else f", {_bytes(self.size_bytes)}"
         length = "" if self.duration_s is None else f", {self.duration_s:.2f} s"
-        rows: list[tuple[str, ...]] = [
-            ("#", "kind", "codec", "seconds", "start", "frames", "fps", "size", "turn", "channels", "Hz", "lang")
-        ]
+        heads = "# kind codec seconds start frames fps size turn mirror channels Hz lang"
+        rows: list[tuple[str, ...]] = [tuple(heads.split())]
         for s in self.streams:
             shape = f"{s.width}x{s.height}" if s.width else None
             numbers = (_short(s.duration_s), _short(s.start_s), s.frames, _short(s.fps), shape, s.rotation)
-            cells = (s.index, s.kind, s.codec, *numbers, s.channels, s.sample_rate, s.language)
+            mirror = "yes" if s.mirrored else None
+            cells = (s.index, s.kind, s.codec, *numbers, mirror, s.channels, s.sample_rate, s.language)
             rows.append(tuple(_cell(cell) for cell in cells))
         shown = [column for column in zip(*rows, strict=True) if any(cell != "-" for cell in column[1:])]
         widths = [max(map(len, column)) for column in shown]
@@ -164,59 +185,95 @@ def _probe_sound(source: Source, channels: int) -> MediaInfo:
 
 def _probe_container(source: Source, limits: Limits) -> MediaInfo:
     with open_container(source, limits) as container:
-        origin_s, streams = origin_seconds(container), []
-        for stream in container.streams:
-            fields: dict[str, Any] = {"index": stream.index, "kind": stream.type, "codec": codec_name(stream)}
-            fields["language"] = stream.language if stream.language not in (None, "und") else None
-            if isinstance(stream, VideoStream | AudioStream):
-                fields["duration_s"] = duration_seconds(container, stream)
-                if stream.start_time is not None and stream.time_base:
-                    fields["start_s"] = round(float(stream.start_time * stream.time_base) - origin_s, 6)
-            if isinstance(stream, VideoStream):
-                fields |= _video_fields(stream, source, limits)
-            elif isinstance(stream, AudioStream) and stream.codec_context is not None:
-                context = stream.codec_context
-                fields |= {"channels": context.channels, "sample_rate": context.sample_rate}
-            streams.append(StreamInfo(**fields))
-        lengths = [stream.duration_s for stream in streams if stream.duration_s is not None]
-        if not streams:
+        origin_s, name = origin_seconds(container), container.format.name
+        pictures = [s for s in container.streams.video if s.codec_context is not None and not is_cover(s)]
+        for stream in pictures:
+            limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
+        table = [_fields(container, stream, origin_s) for stream in container.streams]
+        if not table:
             raise MediaError(f"{source.name}: holds no tracks; the file is empty or damaged")
+        walker = None if _states_lengths(container, source) else Walker(container, [])
+        for index, display in _displays(container, pictures, walker).items():
+            height, width = display.size_of((table[index]["height"], table[index]["width"]))
+            turned = {"rotation": display.degrees or None, "mirrored": display.is_mirrored or None}
+            table[index] |= {"width": width, "height": height, **turned}
+        if walker is not None:
+            for index, track in walker.finish().tracks.items():
+                table[index] |= _met(track, table[index], origin_s)
+        streams = tuple(StreamInfo(**fields) for fields in table)
+        lengths = [stream.duration_s for stream in streams if stream.duration_s is not None]
         return MediaInfo(
             name=source.name,
-            format=container.format.name,
+            format=name,
             size_bytes=_size(source),
             duration_s=max(lengths, default=None),
-            streams=tuple(streams),
+            streams=streams,
         )
 
 
-def _video_fields(stream: VideoStream, source: Source, limits: Limits) -> dict[str, Any]:
-    context = stream.codec_context
-    if context is None:  # No decoder for it is at hand.
-        return {}
-    limits.check_pixels(context.width, context.height)
-    if is_cover(stream):
-        return {"kind": "cover", "width": context.width, "height": context.height, "duration_s": None, "start_s": None}
-    rotation = _rotation(source, stream.index, limits)
-    sides = (context.height, context.width) if rotation % 180 else (context.width, context.height)
-    rate = as_fraction(stream.average_rate) or as_fraction(stream.base_rate)
-    return {
-        "frames": stream.frames or None,
-        "fps": float(rate) if rate else None,
-        "width": sides[0],
-        "height": sides[1],
-        "rotation": rotation or None,
-    }
+def _fields(container: InputContainer, stream: Stream, origin_s: float) -> dict[str, Any]:
+    """What the file states about a track."""
+    fields: dict[str, Any] = {"index": stream.index, "kind": stream.type, "codec": codec_name(stream)}
+    fields["language"] = stream.language if stream.language not in (None, "und") else None
+    if isinstance(stream, VideoStream | AudioStream):
+        fields["duration_s"] = duration_seconds(container, stream)
+        if stream.start_time is not None and stream.time_base:
+            fields["start_s"] = round(float(stream.start_time * seconds_per_tick(stream)) - origin_s, 6) + 0.0
+    if stream.codec_context is None:  # No decoder for it is at hand.
+        return fields
+    if isinstance(stream, VideoStream):
+        context = stream.codec_context
+        rate = as_fraction(stream.average_rate) or as_fraction(stream.base_rate)
+        fields |= {"width": context.width, "height": context.height, "fps": float(rate) if rate else None}
+        fields["frames"] = stream.frames or None
+        if is_cover(stream):
+            fields |= {"kind": "cover", "duration_s": None, "start_s": None, "fps": None, "frames": None}
+    elif isinstance(stream, AudioStream):
+        fields |= {"channels": stream.codec_context.channels, "sample_rate": stream.codec_context.sample_rate}
+    return fields
 
 
-def _rotation(source: Source, index: int, limits: Limits) -> int:
-    """Only a decoded frame tells it; the file is opened anew so as not to move the reading position."""
-    with open_container(source, limits) as container:
-        try:
-            frame = next(container.decode(container.streams[index]), None)
-        except av.FFmpegError:  # Damaged pictures are for the reader to report.
-            return 0
-        return int(frame.rotation) if isinstance(frame, VideoFrame) else 0
+def _states_lengths(container: InputContainer, source: Source) -> bool:
+    """Whether every track of pictures or sound has a length of its own: by an index, not by a guess from bit rates."""
+    name = container.format.name
+    if name not in ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"):
+        return name in _STATE_LENGTHS
+    if name == "matroska,webm" and goes_on_after_segment(source):
+        return False
+    tracks = [*(s for s in container.streams.video if not is_cover(s)), *container.streams.audio]
+    are_stated = all(track.duration or tagged_seconds(track) is not None for track in tracks)
+    return are_stated or (len(tracks) == 1 and bool(container.duration))
+
+
+def _displays(container: InputContainer, pictures: list[VideoStream], walker: Walker | None) -> dict[int, Display]:
+    """How the pictures of each track are shown; only a decoded frame tells. Reads on to the end for a walker."""
+    missing, shown = {stream.index for stream in pictures}, {}
+    wanted = pictures if walker is None else walker.streams
+    packets = until_fault(container.demux(wanted), Damage()) if wanted else ()
+    for num_read, packet in enumerate(packets):
+        if walker is None and (not missing or num_read >= _MOST_PACKETS):
+            break
+        if packet.stream_index in missing:
+            for frame in decoded(packet, Damage()):
+                missing.discard(packet.stream_index)
+                shown.setdefault(packet.stream_index, display_of(frame))
+        if walker is not None:
+            walker.add(packet)
+    return shown
+
+
+def _met(track: Track, stated: dict[str, Any], origin_s: float) -> dict[str, Any]:
+    """What a walk through all packets tells better than the container: lengths, counts, and when a track begins."""
+    if not track.num_packets:
+        return {"duration_s": None, "start_s": None}
+    fields: dict[str, Any] = {"duration_s": float(track.length_s) or stated["duration_s"]}
+    if track.start_s is not None:
+        early_s = max(0.0, origin_s - float(track.start_s))  # a decoder's delay, which is not heard
+        fields["start_s"] = round(max(0.0, float(track.start_s) - origin_s), 6)
+        fields["duration_s"] -= early_s
+    if stated["kind"] == "video":
+        fields["frames"] = track.num_packets
+    return fields
 
 
 def _size(source: Source) -> int | None:

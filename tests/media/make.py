@@ -85,3 +85,79 @@ def plain(path: Path, count: int, codec: str, fps: int = 24) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def coded(
+    path: Path,
+    codec: str,
+    count: int = 60,
+    *,
+    fps: Fraction = Fraction(25),
+    gop: int = 12,
+    options: dict[str, str] | None = None,
+    times_ms: list[int] | None = None,
+    sound: str | None = None,
+    sound_seconds: float | None = None,
+    container: str | None = None,
+    first: int = 0,
+) -> Path:
+    """A numbered clip of any codec in any container, with sound of any codec; `times_ms` say when frames begin."""
+    rate, base = 48000, Fraction(1, 1000) if times_ms else 1 / fps
+    with av.open(str(path), "w", format=container) as file:
+        stream = file.add_stream(codec, rate=fps, options=options or {})
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.time_base, stream.codec_context.gop_size = base, gop
+        stream.codec_context.thread_count = 1
+        track = file.add_stream(sound, rate=rate, layout="mono") if sound else None
+        frames = numbered(first + count)[first:]
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = (times_ms[number] if times_ms else number), base
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+        if track is not None:
+            seconds = sound_seconds or float(count / fps)
+            for packet in _sound_packets(track, tone(seconds, rate), rate):
+                file.mux(packet)
+    return path
+
+
+def _sound_packets(track, waveform: np.ndarray, rate: int, layout: str = "mono") -> list:
+    """A waveform through the encoder of a track."""
+    packets, codec = [], track.codec_context
+    resampler = av.AudioResampler(format=codec.format, layout=layout, rate=rate, frame_size=codec.frame_size or 1024)
+    frame = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    for part in (frame, None):
+        for piece in resampler.resample(part):
+            packets += track.encode(piece)
+    return packets + track.encode(None)
+
+
+def sounding(path: Path, codec: str, waveform: np.ndarray, rate: int, *, container: str | None = None) -> Path:
+    """A file of sound alone, of any codec in any container."""
+    with av.open(str(path), "w", format=container) as file:
+        layout = "stereo" if codec == "vorbis" else "mono"  # FFmpeg's own encoder knows no other
+        track = file.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
+        for packet in _sound_packets(track, waveform, rate, layout):
+            file.mux(packet)
+    return path
+
+
+def played(path: Path) -> list[int]:
+    """Numbers of the frames that a player shows: decoded from the start, what cannot be decoded left out."""
+    shown = []
+    with av.open(str(path)) as file:
+        for packet in file.demux(video=0):
+            try:
+                shown += [number_of(frame.to_ndarray(format="rgb24")) for frame in packet.decode()]
+            except av.FFmpegError:
+                continue
+    return shown
+
+
+def joined(path: Path, *parts: Path) -> Path:
+    """Files joined bytewise."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path

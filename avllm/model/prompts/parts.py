@@ -34,12 +34,14 @@ class Turn:
         answer: None for the question that is asked now.
         places: for each medium, the character of `question` in front of which it stands, ascending; None leaves the
             place to the system's form (mostly in front of the question).
+        is_learned: whether the answer is learned.
     """
 
     question: str = ""
     media: tuple[Medium, ...] = ()
     answer: str | None = None
     places: tuple[int, ...] | None = None
+    is_learned: bool = True
 
 
 @dataclass(frozen=True)

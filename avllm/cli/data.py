@@ -21,7 +21,9 @@ def add(commands) -> None:
     _add_source(check)
     check.add_argument("--max-text-tokens", type=positive, help="as of the stage (default: without limit)")
     check.add_argument(
-        "--max-unreadable", type=share, help="allowed share of entries with unreadable media (default: the stage's, or 0.01)"
+        "--max-unreadable",
+        type=share,
+        help="share of entries whose media may be unreadable (default: the stage's, or 0.01)",
     )
     check.add_argument("--histogram", type=Path, metavar="PNG", help="draw the lengths of the entries")
     check.add_argument("--json", action="store_true", help="print JSON with all faults")
@@ -48,8 +50,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         "file",
         type=Path,
         help="JSON or JSONL of conversations, QA or captions; a CSV or folder of WebVid; a folder with "
-        "filter_cap.json; a tar or folder of them (WebDataset); or a stage by its YAML or name, all of whose data sets are "
-        "read",
+        "filter_cap.json; a tar or folder of them (WebDataset); or a stage by its YAML or name, with all its data sets",
     )
     parser.add_argument("overrides", nargs="*", metavar="A.B=C", help="of a stage, for example data.0.root=media")
     parser.add_argument("--media-root", type=Path, metavar="DIR", help="folder of the media (default: the file's)")
@@ -57,7 +58,9 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         "--model", help="system that is to be trained: a name or a folder (default: the stage's start, else nano)"
     )
     parser.add_argument("--form", choices=("train", "caption"), help="template (default: train)")
-    parser.add_argument("--sound", choices=("none", "auto", "require"), help="of videos, as of the stage (default: none)")
+    parser.add_argument(
+        "--sound", choices=("none", "auto", "require"), help="of videos, as of the stage (default: none)"
+    )
     parser.add_argument(
         "--ignore", action="append", metavar="KEY", help="a key of entries that is left out; may be given again"
     )
@@ -90,13 +93,14 @@ def _open(args: argparse.Namespace) -> _Opened:
 
     stage, model = _stage(args, {**DATASETS, **DRAWN}), None
     if stage is not None:
-        _refuse(args, ("media_root", "form", "sound", "ignore"), "of a stage, for example data.0.root=DIR or data.0.sound=auto")
+        names = ("media_root", "form", "sound", "ignore")
+        _refuse(args, names, "a stage says it in its keys, for example data.0.root=DIR or data.0.sound=auto")
         data = [*stage.data, *(stage.held_out.data if stage.held_out else ())]
         options = {"max_text_tokens": stage.max_text_tokens, "max_unreadable": stage.max_unreadable}
         if any(type(item) in DRAWN.values() for item in data):
             model = _start(stage, args.model)
     else:
-        _refuse(args, ("overrides",), "a stage's; this is a file of data, which has --media-root, --form, --sound and --ignore")
+        _refuse(args, ("overrides",), "it is for a stage; data has --media-root, --form, --sound and --ignore")
         data, options = [_dataset(args)], {}
     folder = find_model(args.model or (stage.starts[0] if stage is not None else "nano"))
     context = Context(
@@ -134,11 +138,11 @@ def _start(stage: Any, model: str | None) -> Any:
     return opened
 
 
-def _refuse(args: argparse.Namespace, names: Sequence[str], where: str) -> None:
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
     given = [name for name in names if getattr(args, name)]
     if given:
         shown = "A.B=C" if given == ["overrides"] else ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ConfigError(f"{shown}: has no use here, it is said by keys {where}")
+        raise ConfigError(f"{shown}: has no use here; {why}")
 
 
 def _dataset(args: argparse.Namespace) -> Any:
@@ -146,19 +150,19 @@ def _dataset(args: argparse.Namespace) -> Any:
     from avllm.data import Conversations, ImageCaptions, WebDataset, WebVid
 
     path = args.file
-    said = {"form": args.form or "train", "sound": args.sound or "none"}
-    ignore = {"ignore": tuple(args.ignore or ())}
+    said: dict[str, Any] = {"form": args.form or "train", "sound": args.sound or "none"}
+    ignore = tuple(args.ignore or ())
     if path.suffix == ".csv" or any(path.glob("*.csv")):
-        _refuse(args, ("form", "sound"), "of other data sets; a CSV holds captions of WebVid")
-        return WebVid.Config(annotations=str(path), videos=str(args.media_root or path / "videos"), **ignore)
+        _refuse(args, ("form", "sound"), "a CSV holds captions of WebVid")
+        return WebVid.Config(annotations=str(path), videos=str(args.media_root or path / "videos"), ignore=ignore)
     if (path / "filter_cap.json").is_file():
-        _refuse(args, ("form", "sound", "media_root"), "of other data sets; this folder holds captions of its images")
-        return ImageCaptions.Config(root=str(path), **ignore)
+        _refuse(args, ("form", "sound", "media_root"), "the folder holds captions of its images")
+        return ImageCaptions.Config(root=str(path), ignore=ignore)
     if path.suffix == ".tar" or any(path.glob("*.tar")):
-        _refuse(args, ("media_root",), "of other data sets; a tar holds its media")
-        return WebDataset.Config(shards=str(path), **said, **ignore)
+        _refuse(args, ("media_root",), "a tar holds its media")
+        return WebDataset.Config(shards=str(path), ignore=ignore, **said)
     root = str(args.media_root or path.parent)
-    return Conversations.Config(annotations=str(path), root=root, **said, **ignore)
+    return Conversations.Config(annotations=str(path), root=root, ignore=ignore, **said)
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -66,7 +66,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether a stage would train on it: duplicates are told, but do not stop it; of nothing, nothing is learned."""
+        """Whether a stage would train on it; duplicates are told, but do not stop it."""
         count = self.count
         is_stopped = self.good == 0 or any(count[what] for what in ("entry", "length", "labels"))
         return not is_stopped and count["media"] <= self.max_unreadable * self.entries

@@ -33,9 +33,9 @@ def read_parts(content: Any, where: str, ignore: Collection[str] = ()) -> list[s
     """The parts of a message.
 
     Args:
-        content: a list of `{"type": "text", "text"}`, `{"type": "video", "video"}` and the like; the source may also stand
-            under `path` or `url`, or as `{"type": "video_url", "video_url": {"url"}}`; a medium without one takes the
-            next of the entry.
+        content: a list of `{"type": "text", "text"}`, `{"type": "video", "video"}` and the like; the source may stand
+            under `path` or `url` too, or as `{"type": "video_url", "video_url": {"url"}}`; a medium without one takes
+            the next of the entry.
         where: names it.
         ignore: keys that are left out.
 

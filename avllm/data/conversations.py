@@ -27,18 +27,18 @@ class Conversations(Annotated):
 
     - Video-LLaVA, VideoLLaMA 2, Valley, LLaVA:
       `{"id", "video" | "image" | "audio", "conversations": [{"from", "value"}]}`
-    - sharegpt: the same with lists `videos`, `images`, `audios`; also `"messages": [{"role", "content"}]`, whose content
-      is a text or a list of content parts
+    - sharegpt: the same with lists `videos`, `images`, `audios`; also `"messages": [{"role", "content"}]`, where a
+      content is a text or a list of content parts
     - VideoChat and VideoChat2: `{"video" | "image", "QA": [{"i", "q", "a"}]}`
     - one question: `query` and `response` with `history` (ms-swift), `instruction`, `input` and `output` (alpaca),
       `question` and `answer` with `num_frames` and `audio_mode` (`avllm run`)
     - captions: `{"video" | "image" | "audio", "caption"}`
 
     `<video>`, `<image>` and `<audio>` in a question say where its media stand, one tag for each medium of the kind; of
-    kinds that the entry has none of they are words, and in answers always. An entry without any of them has all its media
-    before the first question. `system` or a first turn of the system is its text; `start` and `end` are the part of a
-    video or sound, in seconds; a list within `videos` holds the frames of one; `"loss": false` in a turn keeps its answer
-    from being learned. A key that is not known is an error.
+    kinds that the entry has none of they are words, and in answers always. An entry without any of them has all its
+    media before the first question. `system` or a first turn of the system is its text; `start` and `end` are the part
+    of a video or sound, in seconds; a list within `videos` holds the frames of one; `"loss": false` in a turn keeps its
+    answer from being learned. A key that is not known is an error.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -243,7 +243,8 @@ def _turns(
         heard = [_with_sound(medium, reading, item.where) for medium in media]
         if places is not None:
             places = tuple(place for place, both in zip(places, heard, strict=True) for _ in both)
-        turns.append(Turn(role="user", text=text, media=tuple(medium for both in heard for medium in both), places=places))
+        flat = tuple(medium for both in heard for medium in both)
+        turns.append(Turn(role="user", text=text, media=flat, places=places))
     return turns
 
 
@@ -253,7 +254,7 @@ def _with_sound(medium: Medium, reading: Reading, where: str) -> list[Medium]:
         return [medium]
     if isinstance(medium.source, list):  # frames
         if reading.sound == "require":
-            raise DataError(f"{where}: a video of frames has no sound, and sound is required; give its sound as an audio")
+            raise DataError(f"{where}: a video of frames has no sound, and sound is required; give it as an audio")
         return [medium]
     part = {key: value for key, value in medium.options.items() if key in ("start_s", "end_s")}
     return [medium, Medium(kind="audio", source=medium.source, options=part, optional=reading.sound == "auto")]

@@ -97,8 +97,8 @@ def read_media(
         entry: what `avllm.data.keys.present` gave.
         where: names it.
         reading: how.
-        num_places: of videos in the questions: pictures in a list under `video` are as many videos of one frame each when
-            there are as many places, and the frames of one video when there is one place or none.
+        num_places: of videos in the questions: pictures in a list under `video` are as many videos of one frame each
+            when there are as many places, and the frames of one video when there is one place or none.
         options: of every video.
 
     Returns:

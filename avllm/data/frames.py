@@ -52,6 +52,6 @@ def max_frames(processor: Any, branch: str) -> int | None:
 def too_many_frames(count: int | None, limit: int | None, branch: str, where: str) -> str:
     """What is wrong with a medium of too many frames."""
     return (
-        f"{where}: {count} frames or segments of a medium, the {branch} branch holds {limit}; ask for fewer (num_frames of "
-        f"its data set or entry)"
+        f"{where}: {count} frames or segments of a medium, the {branch} branch holds {limit}; ask for fewer "
+        f"(num_frames of its data set or entry)"
     )

@@ -22,6 +22,19 @@ HARMLESS = frozenset(
     num_bytes file_size filesize status error_message exif nsfw punsafe pwatermark channel timestamp_created
     """.split()  # noqa: SIM905  (a list of so many words is easier to read as a text)
 )
+COMMON = (
+    "video",
+    "image",
+    "audio",
+    "videos",
+    "images",
+    "audios",
+    "frames",
+    "conversations",
+    "messages",
+    "caption",
+    "QA",
+)
 _PAIRS = "pairs of better and worse answers are not trained"
 _TOOLS = "calls of tools are not trained"
 _SAMPLING = "which frames are taken is said for the whole data set: sampling and num_frames"
@@ -76,14 +89,14 @@ def unused(entry: Mapping[str, Any], used: Collection[str], where: str, *, has_m
             raise DataError(f"{where}.{key}: is not used, {REFUSED[key]}; or leave it out by ignore: [{key}]")
         if not has_media and OF_A_MEDIUM.fullmatch(key.lower()):
             raise DataError(
-                f"{where}.{key}: seems to name a medium, but the entry has none; expected its file under video, image or "
-                f"audio, or leave the key out by ignore: [{key}]"
+                f"{where}.{key}: seems to name a medium, but the entry has none; expected its file under video, image "
+                f"or audio, or leave the key out by ignore: [{key}]"
             )
         if key.lower() not in HARMLESS and not NAMES.fullmatch(key.lower()):
-            near = difflib.get_close_matches(key.lower(), used, n=1)
-            known = f"did you mean {near[0]}?" if near else f"the keys here are: {', '.join(sorted(used))}"
+            near = difflib.get_close_matches(key.lower(), {*used, *COMMON}, n=1)
+            advice = f"did you mean {near[0]}? If not, " if near else ""
             raise DataError(
-                f"{where}.{key}: this key is not known and may change what is learned; {known} If it says nothing about "
-                f"that, leave it out by ignore: [{key}]"
+                f"{where}.{key}: this key is not known and may change what is learned; {advice}leave it out by "
+                f"ignore: [{key}]"
             )
     return left

@@ -81,7 +81,7 @@ def read_talk(entry: Mapping[str, Any], where: str, ignore: Collection[str] = ()
         if item.role == "system":
             raise DataError(f"{item.where}: a turn of the system; expected it before the first question")
     if len({said for said, _ in systems}) > 1:
-        raise DataError(f"{systems[-1][1]}: the entry has another text of the system too, {systems[0][1]}; expected one")
+        raise DataError(f"{systems[-1][1]}: another text of the system stands in {systems[0][1]}; expected one")
     return Talk(spoken=spoken, used=frozenset((*used, *SYSTEM)), system=systems[0][0] if systems else None)
 
 
@@ -187,7 +187,7 @@ def _questions(entry: Any, where: str, ignore: Collection[str]) -> tuple[list[Sp
         unused(said, ("i", "q", "a"), spot)
         systems.append(text(said, "i", spot).strip() if "i" in said else "")
     if len(set(systems)) > 1:
-        raise DataError(f"{where}.QA: the pairs have different instructions i; expected one for all, or an entry for each")
+        raise DataError(f"{where}.QA: the pairs have different instructions i; expected one for all of an entry")
     if systems[0]:
         spoken.insert(0, Spoken(role="system", content=systems[0], where=f"{where}.QA[0].i"))
     return spoken, ["QA"]

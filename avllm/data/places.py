@@ -9,7 +9,7 @@ from avllm.data.records import Kind
 # `<Video><VideoHere></Video>` of VideoChat and `<image></image>` are one place each.
 TAG = re.compile(r"<\s*(video|image|audio)\s*/?>(?:<\1Here>)?(?:</\1>)?", re.IGNORECASE)
 # As tags are written by other tools; they are words here, which `avllm data check` tells.
-FOREIGN = re.compile(r"<\|?/?(?:image|video|audio|vision)_?(?:pad|start|end|soi|eoi|here|placeholder)?\|?>", re.IGNORECASE)
+FOREIGN = re.compile(r"<\|?/?(?:image|video|audio|vision)_?(?:pad|start|end|here|placeholder)?\|?>", re.IGNORECASE)
 LINE_END = re.compile(r"[ \t\r]*(?:\n|$)")
 
 
@@ -30,8 +30,8 @@ class Placed(NamedTuple):
 def take_tags(said: str, kinds: Collection[Kind]) -> Placed:
     """Takes the tags of some kinds out of a text; those of others are words.
 
-    A text that begins with its tags and goes on in a line of its own (`<video>\\nWhat moves?`) leaves their place to the
-    form of the system. Any other is kept to the letter around its tags.
+    A text that begins with its tags and goes on in a line of its own (`<video>\\nWhat moves?`) leaves their place to
+    the form of the system. Any other is kept to the letter around its tags.
 
     Args:
         said: by the user.
@@ -45,7 +45,8 @@ def take_tags(said: str, kinds: Collection[Kind]) -> Placed:
         text += said[end : tag.start()]
         places.append(len(text))
         end = tag.end()
-    named, rest = tuple(map(kind_of, found)), said[end:]
+    named: tuple[Kind, ...] = tuple(kind_of(tag) for tag in found)
+    rest = said[end:]
     if not text.strip() and (LINE_END.match(rest) or not rest.strip()):
         return Placed(rest.strip(), named)
     return Placed(text + rest, named, tuple(places))

@@ -69,8 +69,8 @@ class Prepare:
         """Raises TooLong when a sample of so many ids does not fit into the decoder."""
         if self.context is not None and num_ids > self.context:
             raise TooLong(
-                f"{record.id}: {num_ids} ids with its media, the decoder holds {self.context}; shorten the text, take fewer "
-                f"frames (num_frames), or cut long texts by max_text_tokens"
+                f"{record.id}: {num_ids} ids with its media, the decoder holds {self.context}; shorten the text, take "
+                f"fewer frames (num_frames), or cut long texts by max_text_tokens"
             )
 
     def _from_turns(self, record: Record, features: Mapping[str, Sequence[Tensor]], seed: int) -> Sample:
@@ -151,7 +151,9 @@ class Prepare:
         branch = self.branch_of(medium)
         if branch not in self.processor.branches:
             known = ", ".join(self.processor.branches) or "none"
-            raise DataError(f"{where}: holds a medium of kind {medium.kind}, the system has no {branch} branch, but: {known}")
+            raise DataError(
+                f"{where}: holds a medium of kind {medium.kind}, the system has no {branch} branch, but: {known}"
+            )
         return branch
 
     def branch_of(self, medium: Medium) -> str:

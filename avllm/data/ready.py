@@ -1,4 +1,4 @@
-"""Looks through the data of a training before its first step, without opening media: what cannot fit, what is missing."""
+"""Looks through the data of a training before its first step, from its texts: what cannot fit, what is missing."""
 
 import logging
 import os
@@ -18,8 +18,8 @@ from avllm.model.prompts import Slot, Text, Turn, conversation
 
 log = logging.getLogger(__name__)
 MAX_LISTED = 5
-# Files that are looked for in each data set, spread evenly over it: a look takes microseconds on a disk of this machine,
-# but milliseconds on one of another.
+# Files that are looked for in each data set, spread evenly over it: a look takes microseconds on a disk of this
+# machine, but milliseconds on one of another.
 MAX_FILES = 10_000
 LONG_S, SHORT_S = 5999.9, 0.0  # times in seconds that take most and fewest letters
 
@@ -91,9 +91,7 @@ class Fit:
 
     def _most_ids(self, record: Record) -> int:
         """An upper bound that needs no tokenizer: a byte is at most one id."""
-        media = tuple(
-            tuple(self._seen(medium, at_most=True) for medium in turn.media) for turn in record.turns[::2]
-        )
+        media = tuple(tuple(self._seen(medium, at_most=True) for medium in turn.media) for turn in record.turns[::2])
         key = (record.form, record.system, media)
         if key not in self._around:
             processor = self.prepare.processor
@@ -114,9 +112,9 @@ def _most_ids_of(part: Any) -> int:
 def require_ready(sources: Mapping[str, Source], prepare: Prepare, *, max_unreadable: float) -> None:
     """Looks through data sets before the first step.
 
-    Every text is read, which takes some ten microseconds a sample; texts that may be too long are tokenised, and media are
-    opened only where their length decides. Files are looked for in at most 10,000 samples of each data set. Samples whose
-    ids are made by their data set are left to the run.
+    Every entry is read once; only texts that may be too long are tokenised, and media are opened only where their
+    length decides. Files are looked for in at most 10,000 samples of each data set. Samples whose ids are made by their
+    data set are left to the run.
 
     Args:
         sources: name in the stage -> data set.
@@ -194,6 +192,6 @@ class _Look:
             )
         if len(self.missing) > self.max_unreadable * self.num_searched:
             raise DataError(
-                f"{name}: media of {len(self.missing)} of {self.num_searched} samples are not there, max_unreadable allows "
-                f"{self.max_unreadable:.1%}; the first: {'; '.join(self.missing[:MAX_LISTED])}"
+                f"{name}: media of {len(self.missing)} of {self.num_searched} samples are not there, max_unreadable "
+                f"allows {self.max_unreadable:.1%}; the first: {'; '.join(self.missing[:MAX_LISTED])}"
             )

@@ -48,7 +48,7 @@ class Medium:
     Args:
         kind: how it is opened.
         source: a path, a part of a file, or anything else that `avllm.media` opens.
-        options: of `AvllmProcessor.read`, in place of the system's settings: `num_frames`, `sampling`, `start_s`, `end_s`.
+        options: of `AvllmProcessor.read`, in place of the system's settings: `num_frames`, `sampling`, `start_s`...
         crop: smallest and largest share of the picture's area that a random cut keeps; None keeps all of it.
         optional: sound that is left out where the file holds none.
     """
@@ -93,7 +93,7 @@ class Record:
         turns: user and assistant in turn; the user's turn may be media alone.
         form: which of the system's templates: a medium and its caption, the same after a request, a conversation.
         system: text of the system, in place of the form's; None leaves that.
-        remarks: what of the entry was left out or is read in a way that its writer may not mean; for `avllm data check`.
+        remarks: what of the entry was left out, or is read in a way that its writer may not mean.
         features: branch -> stored output of its frozen prefix [t q d] of the sample's media, in place of opening them;
             a list of such tensors when the branch has several media.
         input_ids: prompt and answer as ids, if they are known already.
@@ -170,7 +170,8 @@ def media_path(root: Path, name: str, where: str) -> Path:
     name = os.path.normpath(name)
     is_below = name.split(os.sep)[0] != ".."
     if os.path.isabs(name):
-        is_below = Path(name).is_relative_to(os.path.abspath(root)) or Path(name).resolve().is_relative_to(root.resolve())
+        path = Path(name)
+        is_below = path.is_relative_to(os.path.abspath(root)) or path.resolve().is_relative_to(root.resolve())
     if not is_below:
         raise DataError(f"{where}: {name!r} leads out of {root}; expected a name below it")
     return root / name

@@ -48,7 +48,8 @@ def spans(entry: Mapping[str, Any], kinds: Sequence[Kind | None], where: str) ->
                 found[number][option] = value
     for given in found:
         if not given.get("start_s", 0.0) < given.get("end_s", math.inf):
-            raise DataError(f"{where}: expected start < end in seconds, got {given.get('start_s', 0)} and {given['end_s']}")
+            start, end = given.get("start_s", 0), given["end_s"]
+            raise DataError(f"{where}: expected start < end in seconds, got {start} and {end}")
     return found
 
 

@@ -13,6 +13,7 @@ KIND_OF: Mapping[str, Kind] = {
     **dict.fromkeys(("wav", "flac", "mp3", "ogg", "oga", "m4a", "aac", "opus", "wma"), "audio"),
 }
 TEXTS = ("json", "txt", "caption")
+RULE = "a key ends at the first dot of a name (WebDataset)"
 
 
 @dataclass(kw_only=True)
@@ -35,9 +36,9 @@ class Members:
 def group(names: Iterable[str]) -> tuple[list[Members], Counter[str]]:
     """Samples in the order of the tar, and how many members of each suffix belong to none.
 
-    A key ends at the first dot of a name, as WebDataset has it: `KEY.mp4`, `KEY.0.jpg`, `KEY.json`. Where that would tear a
-    medium from its text, because keys have dots (`yt_10.0-20.5.mp4` and `yt_10.0-20.5.json`), the text's name up to its
-    last dot is the key.
+    A key ends at the first dot of a name, as WebDataset has it: `KEY.mp4`, `KEY.0.jpg`, `KEY.json`. Where that would
+    tear a medium from its text, because keys have dots (`yt_10.0-20.5.mp4` and `yt_10.0-20.5.json`), the text's name up
+    to its last dot is the key.
 
     Args:
         names: of the members that are files.
@@ -79,17 +80,16 @@ def _starts(name: str) -> list[str]:
 
 
 def _fault(sample: Members) -> str:
-    rule = "a key ends at the first dot of a name (WebDataset)"
     if not sample.texts:
         names = ", ".join([*sample.media.values()][:3])
-        return f"{names}: no .json, .txt or .caption beside it; {rule}, and names with dots go with a text of the same name"
+        return f"{names}: no .json, .txt or .caption of the same name beside it; {RULE}"
     for kind in ("video", "image", "audio"):
         own = [suffix for suffix in sample.media if KIND_OF[suffix.rpartition(".")[2]] == kind]
         plain = [suffix for suffix in own if "." not in suffix]
         if plain and len(own) > len(plain):
             dotted = next(sample.media[suffix] for suffix in own if "." in suffix)
             return (
-                f"{dotted} would be one more {kind} beside {sample.media[plain[0]]}: {rule}; rename it if it is of another "
-                f"sample, or number both (KEY.0.{plain[0]}, KEY.1.{plain[0]})"
+                f"{dotted} would be one more {kind} beside {sample.media[plain[0]]}: {RULE}; rename it if it is of "
+                f"another sample, or number both (KEY.0.{plain[0]}, KEY.1.{plain[0]})"
             )
     return ""

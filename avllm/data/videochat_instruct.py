@@ -12,10 +12,10 @@ from avllm.data.records import Record
 class VideoChatInstruct(Annotated):
     """Questions and answers about one video or image each.
 
-    Layout: a list of `{"video", "QA": [{"q", "a"}]}` or of the same with `"image"`; the video is `<videos>/<video>`. What
-    else `Conversations` reads of such an entry (`start` and `end`, VideoChat2's `i`) counts here too.
-    So are videochat_instruct_11k.json (videos), and minigpt_caption_3k.json and llava_complex_reasoning_2k.json
-    (images). White space around questions and answers is cut off.
+    Layout: a list of `{"video", "QA": [{"q", "a"}]}` or of the same with `"image"`; the video is `<videos>/<video>`.
+    What else `Conversations` reads of such an entry (`start` and `end`, VideoChat2's `i`) counts here too. So are
+    videochat_instruct_11k.json (videos), and minigpt_caption_3k.json and llava_complex_reasoning_2k.json (images).
+    White space around questions and answers is cut off.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from avllm.data.layouts import LAYOUTS
 from avllm.data.packed import PackedTexts
 from avllm.data.records import FilePart, Kind, Record
 from avllm.data.spans import SPANS
-from avllm.data.tar_members import KIND_OF, group
+from avllm.data.tar_members import KIND_OF, RULE, group
 from avllm.errors import DataError, MediaError
 from avllm.textfile import decoded
 
@@ -31,10 +31,10 @@ class WebDataset:
     """Media with their conversations or captions in tar files.
 
     Layout: members `KEY.mp4`, `KEY.json`: the part of a name before its first dot is the sample, folders included; keys
-    with dots are known by a text of the same name (`avllm.data.tar_members`). The part after it tells what it is: `json` an
-    entry as `Conversations` reads it, whose media are the members; `txt` or `caption` a caption; the others its videos,
-    pictures and sounds, `KEY.0.jpg`, `KEY.1.jpg` in this order. Samples without a text, and texts without the media that
-    they name, are unreadable media; members of another kind are left out and told in `notes`.
+    with dots are known by a text of the same name (`avllm.data.tar_members`). The part after it tells what it is:
+    `json` an entry as `Conversations` reads it, whose media are the members; `txt` or `caption` a caption; the others
+    its videos, pictures and sounds, `KEY.0.jpg`, `KEY.1.jpg` in this order. Samples without a text, and texts without
+    the media that they name, are unreadable media; members of another kind are left out and told in `notes`.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,8 @@ class WebDataset:
             except MediaError as error:
                 faults.append(str(error))
         if len(faults) == len(self):
-            raise DataError(f"{self.files[0]}: no samples of media and a text; {faults[0] if faults else 'it is empty'}")
+            why = faults[0] if faults else "it is empty"
+            raise DataError(f"{self.files[0]}: no samples of media and a text; {why}")
         if faults:
             log.warning("%d of %d samples lack a part, the first: %s", len(faults), len(self), faults[0])
         return self
@@ -160,16 +161,16 @@ def _with_media(texts: Mapping[str, str], members: Mapping[str, Any], where: str
     entry = _entry(texts, where)
     for kind in kinds_of(present(entry, f"{where}.json")):
         if not found[kind]:
-            raise MediaError(f"{where}: names a {kind}, and the tar has none beside it; a key ends at a name's first dot")
+            raise MediaError(f"{where}: names a {kind}, and the tar has none beside it; {RULE}")
     if "caption" in entry and not members:
-        raise MediaError(f"{where}: a caption without a medium beside it; a key ends at a name's first dot")
+        raise MediaError(f"{where}: a caption without a medium beside it; {RULE}")
     media_keys = {key for kind in KINDS for key in KEYS[kind]}
     kept = {key: _without_sources(value) for key, value in entry.items() if key not in media_keys}
     return {**kept, **{kind: names for kind, names in found.items() if names}}
 
 
 def _entry(texts: Mapping[str, str], where: str) -> Mapping[str, Any]:
-    """The JSON; the caption of a text file where there is none, or one that says nothing beside facts about the file."""
+    """The JSON; the caption of a text file where there is none, or where it holds facts about the file alone."""
     captions = [text for suffix, text in texts.items() if suffix != "json"]
     if "json" not in texts:
         return {"caption": captions[0]}

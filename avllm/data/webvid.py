@@ -87,7 +87,8 @@ class WebVid:
                 missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
                 if missing:
                     raise DataError(f"{path}:1: column {missing[0]!r} is missing; expected {', '.join(COLUMNS)}")
-                unused(dict.fromkeys(filter(None, reader.fieldnames or ()), True), (*COLUMNS, *UNUSED, *self.config.ignore), f"{path}:1")
+                columns = {name: name for name in reader.fieldnames or () if name}
+                unused(columns, (*COLUMNS, *UNUSED, *self.config.ignore), f"{path}:1")
                 for row in reader:
                     for name in COLUMNS:
                         if not (row[name] or "").strip():

@@ -59,9 +59,7 @@ def read_lines(source: Path, defaults: Mapping[str, Any], media_root: Path) -> l
     raw = [(number, _parsed(data)) for number, data in byte_lines(source)]
     numbers: dict[str | int | float, int] = {}
     lines: list[Line] = []
-    nameless: list[
-        tuple[int, int, dict[str, Any], str]
-    ] = []  # place, number, row, fault
+    nameless: list[tuple[int, int, dict[str, Any], str]] = []  # place, number, row, fault
     for number, found in raw:
         row: dict[str, Any] = {} if isinstance(found, AvllmError) else found
         name, fault = (None, str(found)) if isinstance(found, AvllmError) else _id_of(row)

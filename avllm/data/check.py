@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from avllm.data.context import Context
 from avllm.data.conversations import Conversations
+from avllm.data.frames import TooLong
 from avllm.data.llava_instruct import LlavaInstruct
-from avllm.data.prepare import Prepare, TooLong
+from avllm.data.prepare import NothingLearned, Prepare
 from avllm.data.records import DatasetConfig, Medium, Record
 from avllm.data.videochat_instruct import VideoChatInstruct
 from avllm.data.webdataset import WebDataset
@@ -160,8 +161,10 @@ def check(
             lengths.append(len(prepare(record, 0).input_ids))
         except MediaError as error:
             faults.append(Fault(what="media", message=f"{where}: {error}"))
+        except TooLong as error:
+            faults.append(Fault(what="length", message=str(error)))
         except DataError as error:
-            faults.append(Fault(what="length" if isinstance(error, TooLong) else "labels", message=str(error)))
+            faults.append(Fault(what="labels" if isinstance(error, NothingLearned) else "entry", message=str(error)))
     return Report(
         file=name,
         entries=len(source),

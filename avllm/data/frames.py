@@ -1,11 +1,16 @@
-"""How many frames a medium will have, before it is opened, and how many its branch holds."""
+"""How many frames a medium will have, before it is opened, and whether its branch holds them."""
 
 from typing import Any, NamedTuple
 
 from avllm.data.records import Medium
+from avllm.errors import DataError
 
 AT_MOST = ("uniform", "head_tail")  # samplings that take fewer frames of a video that has fewer
 BY_LENGTH = ("fps", "fps_time", "all")  # those whose number depends on the length of the video
+
+
+class TooLong(DataError):
+    """A sample with more ids or frames than its system holds."""
 
 
 class Count(NamedTuple):
@@ -42,16 +47,22 @@ def num_frames(processor: Any, medium: Medium) -> Count:
     return Count(most, sampling not in AT_MOST)
 
 
-def max_frames(processor: Any, branch: str) -> int | None:
-    """Most frames or segments that the parts of a branch have places for; None is without limit."""
-    settings = processor.branches[branch]
-    limits = [getattr(part, "max_frames", None) for part in (settings.encoder, settings.connector)]
-    return min((limit for limit in limits if limit is not None), default=None)
+def require_frames(processor: Any, medium: Medium, branch: str, where: str) -> Count:
+    """How many there will be, see `num_frames`.
 
+    Args:
+        processor: of the system.
+        medium: not opened.
+        branch: that it goes to.
+        where: names the sample.
 
-def too_many_frames(count: int | None, limit: int | None, branch: str, where: str) -> str:
-    """What is wrong with a medium of too many frames."""
-    return (
-        f"{where}: {count} frames or segments of a medium, the {branch} branch holds {limit}; ask for fewer "
-        f"(num_frames of its data set or entry)"
-    )
+    Raises:
+        TooLong: more than the branch holds.
+    """
+    count, limit = num_frames(processor, medium), processor.branches[branch].max_frames
+    if count.most is not None and limit is not None and count.most > limit:
+        raise TooLong(
+            f"{where}: {count.most} frames or segments of a medium, the {branch} branch holds {limit}; ask for fewer "
+            f"(num_frames of its data set or entry)"
+        )
+    return count

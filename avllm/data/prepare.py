@@ -9,15 +9,15 @@ from torch import Tensor
 from avllm.data.collate import IGNORED, Sample
 from avllm.data.crop import random_crop
 from avllm.data.features import FeatureStore, Stored
-from avllm.data.frames import max_frames, num_frames, too_many_frames
+from avllm.data.frames import TooLong, require_frames
 from avllm.data.records import Medium, Record
 from avllm.errors import ConfigError, DataError, NoAudioStream
 from avllm.model.prompts import Medium as PromptMedium
 from avllm.model.prompts import Turn
 
 
-class TooLong(DataError):
-    """A sample with more ids or frames than its system holds."""
+class NothingLearned(DataError):
+    """A sample without a token that is learned."""
 
 
 class Prepare:
@@ -52,7 +52,8 @@ class Prepare:
         Raises:
             MediaError: a medium cannot be read.
             TooLong: more ids or frames than the system holds.
-            DataError: the text has nothing to learn, or the system has no branch for a medium.
+            NothingLearned: the text has nothing to learn.
+            DataError: the system has no branch for a medium, or no use for one of its options.
         """
         features = {name: _listed(value) for name, value in record.features.items()}
         if record.input_ids is not None and record.labels is not None:
@@ -62,7 +63,7 @@ class Prepare:
             sample = self._from_turns(record, features, seed)
         self.require_room(len(sample.input_ids), record)
         if bool((sample.labels == IGNORED).all()):
-            raise DataError(f"{record.id}: no token is learned; {_why_nothing(record)}")
+            raise NothingLearned(f"{record.id}: no token is learned; {_why_nothing(record)}")
         return sample
 
     def require_room(self, num_ids: int, record: Record) -> None:
@@ -166,16 +167,11 @@ class Prepare:
 
     def _open(self, medium: Medium, branch: str, seed: int, where: str) -> Any:
         options = {"seed": seed % 2**32, **medium.options} if medium.kind == "video" else dict(medium.options)
-        count, limit = num_frames(self.processor, medium).most, max_frames(self.processor, branch)
-        if limit is None or count is None or count <= limit:
-            try:
-                loaded = self.processor.read(medium.opened(), medium.kind, branch=branch, **options)
-            except ConfigError as error:  # an option of the medium that its system or kind has no use for
-                raise DataError(f"{where}: {error}") from error
-            count = len(loaded.values)
-            if limit is None or count <= limit:
-                return loaded
-        raise TooLong(too_many_frames(count, limit, branch, where))
+        require_frames(self.processor, medium, branch, where)
+        try:
+            return self.processor.read(medium.opened(), medium.kind, branch=branch, **options)
+        except ConfigError as error:  # an option that is wrong, or more frames than a rate may take of this video
+            raise DataError(f"{where}: {error}") from error
 
     def _cut_out(self, medium: Medium, frames: Tensor, seed: int) -> Tensor:
         if medium.crop is None or medium.kind == "audio":
@@ -187,7 +183,7 @@ class Prepare:
         is_text = input_ids < min(self.processor.slot_ids.values())
         kept = is_text.long().cumsum(0) <= self.max_text_tokens
         if bool((~is_text & ~kept).any()):
-            raise DataError(f"{record.id}: max_text_tokens = {self.max_text_tokens} cuts off a medium; raise it")
+            raise NothingLearned(f"{record.id}: max_text_tokens = {self.max_text_tokens} cuts off a medium; raise it")
         return input_ids[kept], labels[kept]
 
 

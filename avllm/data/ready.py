@@ -9,8 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from avllm.data.feature_shards import file_of
-from avllm.data.frames import max_frames, num_frames, too_many_frames
-from avllm.data.prepare import Prepare, TooLong
+from avllm.data.frames import num_frames, require_frames
+from avllm.data.prepare import Prepare
 from avllm.data.records import Medium, Record, Source
 from avllm.errors import DataError, MediaError
 from avllm.model.prompts import Medium as PromptMedium
@@ -66,9 +66,7 @@ class Fit:
     def _require_frames(self, medium: Medium, record: Record) -> bool:
         """Whether the number of slots and words of a medium is known before it is opened."""
         branch = self.prepare.require_branch(medium, record.id)
-        count, limit = num_frames(self.prepare.processor, medium), max_frames(self.prepare.processor, branch)
-        if count.most is not None and limit is not None and count.most > limit:
-            raise TooLong(too_many_frames(count.most, limit, branch, record.id))
+        count = require_frames(self.prepare.processor, medium, branch, record.id)
         return count.is_sure and medium.kind != "video" and not medium.optional  # prompts may tell the times of frames
 
     def _seen(self, medium: Medium, *, at_most: bool) -> PromptMedium | None:

@@ -129,13 +129,11 @@ def _stage(args: argparse.Namespace, datasets: Mapping[str, type]) -> Any:
 
 
 def _start(stage: Any, model: str | None) -> Any:
-    """The system of a stage, frozen as it is trained, for data sets that see through it."""
-    from avllm.training.frozen import freeze
+    """The system of a stage, for data sets that see through it."""
     from avllm.training.start import open_start
 
     opened, _ = open_start(stage if model is None else replace(stage, init=model))
-    freeze(opened, stage.trainable)
-    return opened
+    return opened.float().eval()
 
 
 def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:

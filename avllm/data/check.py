@@ -151,7 +151,7 @@ def check(
             faults.append(Fault(what="media" if isinstance(error, MediaError) else "entry", message=str(error)))
             continue
         where = record.id
-        notes.update(record.remarks)
+        notes.update((*record.remarks, *(f"key {key} is not used" for key in record.unused)))
         if record.system and not prepare.has_system(record):
             notes["a text of the system is left out, the prompt form has no place for one"] += 1
         first = seen.setdefault(_content(record), where)

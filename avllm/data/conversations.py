@@ -124,15 +124,15 @@ def read_record(entry: Any, where: str, config: Conversations.Config | Reading) 
     questions = [_question(content, () if has_parts else kinds) for content in asked]
     reading, options, used = _of_run(kept, talk, where, reading)
     media, keys = read_media(kept, where, reading, _num_places(questions, "video"), options)
-    unknown = unused(kept, {*talk.used, *keys, *used}, where, has_media=has_parts or bool(kinds))
-    remarks += [f"key {key} is not used" for key in unknown]
+    left = tuple(unused(kept, {*talk.used, *keys, *used}, where, has_media=has_parts or bool(kinds)))
     remarks += [f"{word} is read as words" for one in questions for word in words_like_tags(one.text)]
     turns = _turns(talk, _seated(questions, media, where, reading, options), reading)
     if reading.form == "caption":
         if len(turns) > 2:
             raise DataError(f"{where}: {len(turns)} turns; expected one answer, which the caption form learns alone")
         turns = [Turn(role="user", text="", media=turns[0].media), *turns[1:]]
-    return Record(id=where, turns=tuple(turns), form=reading.form, system=talk.system, remarks=tuple(remarks))
+    said = {"system": talk.system, "unused": left, "remarks": tuple(remarks)}
+    return Record(id=where, turns=tuple(turns), form=reading.form, **said)
 
 
 def _means_videos(asked: Sequence[Any], entry: Mapping[str, Any], kinds: Sequence[Kind]) -> bool:

@@ -73,7 +73,7 @@ def read_talk(entry: Mapping[str, Any], where: str, ignore: Collection[str] = ()
         keys = [next(name for name in names if name in entry) for names in found]
         raise DataError(f"{where}: has {' and '.join(keys)}; expected one of them, or leave the others out by ignore")
     spoken, used = LAYOUTS[found[0]](entry, where, ignore)
-    systems = [(str(as_text(entry[key])), f"{where}.{key}") for key in SYSTEM if not is_absent(entry.get(key))]
+    systems = [(text(entry, key, where), f"{where}.{key}") for key in SYSTEM if not is_absent(entry.get(key))]
     while spoken and spoken[0].role == "system":
         systems.append((_joined(spoken[0]), spoken[0].where))
         spoken = spoken[1:]
@@ -150,7 +150,8 @@ def _pair(entry: Any, where: str, ignore: Collection[str]) -> tuple[list[Spoken]
         more = entry.get("input")
         question = question if is_absent(more) else f"{question}\n{text(entry, 'input', where)}"
     spoken = []
-    for index, item in enumerate(entry.get("history") or ()):
+    history = [] if is_absent(entry.get("history")) else entries(entry["history"], f"{where}.history")
+    for index, item in enumerate(history):
         spot = f"{where}.history[{index}]"
         if not isinstance(item, list) or len(item) != 2:
             raise DataError(f"{spot}: expected a question and its answer, got {show(item)}")

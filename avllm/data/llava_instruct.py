@@ -73,7 +73,7 @@ class LlavaInstruct(Annotated):
             media = (Medium(kind="image", source=path, crop=self.config.crop),)
             first = next(number for number, turn in enumerate(turns) if turn.role == "user")
             turns[first] = Turn(role="user", text=asked[0].text, media=media, places=asked[0].places)
-        return Record(id=where, turns=tuple(turns), remarks=tuple(f"key {key} is not used" for key in left))
+        return Record(id=where, turns=tuple(turns), unused=tuple(left))
 
     def _turn(self, item: Any, where: str) -> Turn:
         role = text(item, "from", where)

@@ -62,8 +62,7 @@ class Prepare:
         else:
             sample = self._from_turns(record, features, seed)
         self.require_room(len(sample.input_ids), record)
-        if bool((sample.labels == IGNORED).all()):
-            raise NothingLearned(f"{record.id}: no token is learned; {_why_nothing(record)}")
+        require_learned(sample.labels, record)
         return sample
 
     def require_room(self, num_ids: int, record: Record) -> None:
@@ -187,10 +186,13 @@ class Prepare:
         return input_ids[kept], labels[kept]
 
 
-def _why_nothing(record: Record) -> str:
-    if not any(turn.is_learned for turn in record.turns[1::2]):
-        return "no answer is to be learned (loss, loss_weight, weight or train of its turns)"
-    return "the answer is empty or cut off by max_text_tokens"
+def require_learned(labels: Tensor, record: Record) -> None:
+    """Raises NothingLearned when no token of a sample is learned."""
+    if bool((labels == IGNORED).all()):
+        why = "the answer is empty or cut off by max_text_tokens"
+        if record.turns and not any(turn.is_learned for turn in record.turns[1::2]):
+            why = "no answer is to be learned (loss, loss_weight, weight or train of its turns)"
+        raise NothingLearned(f"{record.id}: no token is learned; {why}")
 
 
 def _listed(value: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from avllm.data.feature_shards import file_of
 from avllm.data.frames import num_frames, require_frames
-from avllm.data.prepare import Prepare
+from avllm.data.prepare import Prepare, require_learned
 from avllm.data.records import Medium, Record, Source
 from avllm.errors import DataError, MediaError
 from avllm.model.prompts import Medium as PromptMedium
@@ -21,6 +21,7 @@ MAX_LISTED = 5
 # Files that are looked for in each data set, spread evenly over it: a look takes microseconds on a disk of this
 # machine, but milliseconds on one of another.
 MAX_FILES = 10_000
+MAX_TEXTS = 1_000_000  # that are read in each data set, likewise: some ten seconds to a minute of one core
 LONG_S, SHORT_S = 5999.9, 0.0  # times in seconds that take most and fewest letters
 
 
@@ -52,9 +53,11 @@ class Fit:
                 is_sure = self._require_frames(medium, record) and is_sure
         limits = (self.prepare.context, self.prepare.max_text_tokens if record.form == "train" else None)
         limit = min((limit for limit in limits if limit is not None), default=None)
-        if limit is None or self._most_ids(record) <= limit:
+        is_learned = any(turn.is_learned for turn in record.turns[1::2])
+        if is_learned and (limit is None or self._most_ids(record) <= limit):
             return True
-        ids, _ = self.prepare.encode(record, lambda medium: self._seen(medium, at_most=True))
+        ids, labels = self.prepare.encode(record, lambda medium: self._seen(medium, at_most=True))
+        require_learned(labels, record)
         if self.prepare.context is None or len(ids) <= self.prepare.context:
             return True
         if not is_sure:
@@ -110,9 +113,9 @@ def _most_ids_of(part: Any) -> int:
 def require_ready(sources: Mapping[str, Source], prepare: Prepare, *, max_unreadable: float) -> None:
     """Looks through data sets before the first step.
 
-    Every entry is read once; only texts that may be too long are tokenised, and media are opened only where their
-    length decides. Files are looked for in at most 10,000 samples of each data set. Samples whose ids are made by their
-    data set are left to the run.
+    Entries are read once, of more than a million of a data set a million spread evenly; only texts that may be too long
+    are tokenised, and media are opened only where their length decides. Files are looked for in at most 10,000 samples
+    of each data set. Samples whose ids are made by their data set are left to the run.
 
     Args:
         sources: name in the stage -> data set.
@@ -140,8 +143,10 @@ class _Look:
 
     def through(self, name: str, source: Source) -> None:
         """Raises DataError, see `require_ready`."""
-        every = max(1, len(source) // MAX_FILES)
-        for index in tqdm(range(len(source)), desc=f"looking through {name}", unit="sample", disable=None, leave=False):
+        rows = range(0, len(source), -(-len(source) // MAX_TEXTS) or 1)
+        every = max(1, len(rows) // MAX_FILES)
+        bar = tqdm(rows, desc=f"looking through {name}", unit="sample", disable=None, leave=False)
+        for number, index in enumerate(bar):
             try:
                 record = source.record(index, 0)
             except MediaError as error:
@@ -150,8 +155,8 @@ class _Look:
                 continue
             if record.input_ids is not None:
                 return
-            self._look(record, is_searched=index % every == 0)
-        self._tell(name, len(source))
+            self._look(record, is_searched=number % every == 0)
+        self._tell(name, len(rows))
 
     def _look(self, record: Record, *, is_searched: bool) -> None:
         self.remarks.update(record.remarks)

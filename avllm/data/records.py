@@ -93,7 +93,8 @@ class Record:
         turns: user and assistant in turn; the user's turn may be media alone.
         form: which of the system's templates: a medium and its caption, the same after a request, a conversation.
         system: text of the system, in place of the form's; None leaves that.
-        remarks: what of the entry was left out, or is read in a way that its writer may not mean.
+        unused: keys of its entry that change nothing.
+        remarks: what is read in a way that its writer may not mean.
         features: branch -> stored output of its frozen prefix [t q d] of the sample's media, in place of opening them;
             a list of such tensors when the branch has several media.
         input_ids: prompt and answer as ids, if they are known already.
@@ -105,6 +106,7 @@ class Record:
     turns: tuple[Turn, ...] = ()
     form: Literal["caption", "train_caption", "train"] = "train"
     system: str | None = None
+    unused: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     features: Mapping[str, Tensor | list[Tensor]] = field(default_factory=dict)
     input_ids: Tensor | None = None

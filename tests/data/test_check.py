@@ -147,6 +147,19 @@ def test_an_unknown_key_is_named_with_its_neighbour_and_can_be_ignored(root, cap
     assert main(["data", "check", file, "--ignore", "vidoes", "--ignore", "mood"]) == 0
 
 
+def test_the_drawn_data_of_nano_are_read_as_a_stage_reads_them(tmp_path, capsys):
+    stage = {
+        "init": "nano", "output": str(tmp_path / "runs/out"), "trainable": ["branches"], "batch": 2,
+        "schedule": {"steps_per_epoch": 1, "lr": 0.1}, "data": [{"kind": "nano_video", "clips": 3}],
+    }  # fmt: skip
+    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(stage))
+
+    assert main(["data", "check", str(tmp_path / "stage.yaml"), "--json"]) == 0
+    assert [report["good"] for report in json.loads(capsys.readouterr().out)] == [3]
+    assert main(["data", "preview", str(tmp_path / "stage.yaml"), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text().count("<section>") == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -180,7 +180,9 @@ def test_videochat_instruct_takes_images_and_strips_texts(tmp_path):
 
 def test_videochat_instruct_asks_for_the_folder_that_is_missing(tmp_path):
     path = _write(tmp_path, [{"image": "2.jpg", "QA": [{"q": "What?", "a": "x"}]}])
-    with pytest.raises(DataError, match=r"a\.json\[0\]\.image\[0\]: is about the image 2\.jpg; set images to the folder"):
+    with pytest.raises(
+        DataError, match=r"a\.json\[0\]\.image\[0\]: is about the image 2\.jpg; set images to the folder"
+    ):
         VideoChatInstruct.Config(annotations=path, videos="v").build(Context())
 
 

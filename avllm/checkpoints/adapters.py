@@ -35,6 +35,11 @@ def files_of(folder: Path) -> list[Path]:
     return [folder / name for name in (WEIGHTS, TRAINED) if (folder / name).is_file()]
 
 
+def is_quantized(config: Any) -> bool:
+    """Whether a model of this configuration has weights in 8 or 4 bits."""
+    return getattr(config, "quantization_config", None) is not None
+
+
 def base_of(folder: Path) -> str:
     """Name or folder of the model that the adapter was trained on.
 
@@ -102,6 +107,7 @@ def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
         CheckpointError: the adapter belongs to another model; what does not fit is named.
     """
     from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import get_peft_model_state_dict
 
     if (folder / TRAINED).is_file():
@@ -114,14 +120,35 @@ def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
     odd = sorted(stored ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if odd:
         raise CheckpointError(f"adapter {folder}: {', '.join(odd[:8])} is missing or left over on its base model")
+    if is_quantized(model.config):
+        for module in model.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.merge = _RefusedMerge(folder)  # type: ignore[assignment]
     return adapted.eval()
 
 
 def merge(model: AvllmForConditionalGeneration, folder: Path) -> AvllmForConditionalGeneration:
-    """The model with the adapter added to its weights: the same outputs, and no adapter any more."""
+    """The model with the adapter added to its weights: the same outputs, and no adapter any more.
+
+    Raises:
+        CheckpointError: the adapter belongs to another model, or the model's weights are quantised.
+    """
     merged = attach(model, folder).merge_and_unload(safe_merge=True)
     assert isinstance(merged, AvllmForConditionalGeneration)
     return merged
+
+
+class _RefusedMerge:
+    """Stands in for `merge` of peft, which would round the sum to 8 or 4 bits again: a small update is lost in that."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *args: Any, **options: Any) -> None:
+        raise CheckpointError(
+            f"adapter {self.folder}: cannot be added to quantised weights without rounding it away; load it without "
+            f"quantization, or write a whole model of full weights with: avllm merge {self.folder} --out FOLDER"
+        )
 
 
 @torch.no_grad()

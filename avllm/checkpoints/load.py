@@ -145,6 +145,8 @@ def load_model(
     if on_cpu and dtype == torch.float16:
         raise ConfigError("dtype: float16 is a hundred times slower than float32 on a CPU; use float32 or bfloat16")
     if quantization is not None:
+        if adapters.is_quantized(load_config(folder)):
+            raise ConfigError(f"quantization: the weights in {folder} are quantised already; leave it out")
         options["quantization_config"] = quantization_config(quantization, dtype)
     try:
         with _quiet():
@@ -169,7 +171,7 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
         dtype: of the stored weights; they are added in float32. By default the base model's.
 
     Raises:
-        CheckpointError: the folder holds no adapter, or it does not fit its base model.
+        CheckpointError: the folder holds no adapter, it does not fit its base model, or that is quantised.
     """
     from avllm.checkpoints.save import save_model
 
@@ -177,7 +179,13 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
     if not adapters.is_adapter(found):
         raise CheckpointError(f"{folder}: expected an adapter ({adapters.ADAPTER}), this is a whole model already")
     base = base_of_adapter(found)
-    stored = load_config(base).dtype
+    config = load_config(base)
+    if adapters.is_quantized(config):
+        raise CheckpointError(
+            f"{folder}: its base model {base} holds quantised weights, to which an adapter cannot be added without "
+            f"rounding it away; name the unquantised model as base_model_name_or_path in {found / adapters.ADAPTER}"
+        )
+    stored = config.dtype
     model, processor = load_model(base, device="cpu", dtype=torch.float32)
     merged = adapters.merge(model, found)
     target = dtype_of(dtype) if dtype is not None else stored if isinstance(stored, torch.dtype) else torch.float32

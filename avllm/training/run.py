@@ -16,6 +16,7 @@ from avllm.checkpoints.load import base_name
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.data.grouping import Outlines
 from avllm.errors import ConfigError
+from avllm.model.four_bits import keep_own_weights
 from avllm.training import checkpoint
 from avllm.training.adapter import add_adapter, freeze_beside_adapter, full_weights
 from avllm.training.arguments import arguments
@@ -207,6 +208,9 @@ def _make_ready(model: nn.Module, settings: Stage) -> tuple[list[str], Any]:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if settings.quantization is not None:
+        # So that the loss on held-out data is that of the weights that are trained.
+        keep_own_weights(model, repacked_copies=False)
     if settings.gradient_checkpointing:
         recompute_activations(model)
     return trained, adapted

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avllm.checkpoints.adapters import is_adapter
+from avllm.checkpoints.adapters import is_adapter, is_quantized
 from avllm.checkpoints.load import _quiet, dtype_of, find_model, load_config, quantization_config
 from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.save import save_model
@@ -99,6 +99,11 @@ def _open_system(name: str, settings: Stage) -> tuple[Any, Any]:
     # Stages on stored features and ids need no processor, so a folder without one can be trained.
     has_processor = not (Path(name) / "config.json").is_file() or (Path(name) / "processor_config.json").is_file()
     folder = find_model(name) if has_processor else Path(name)
+    if has_processor and is_quantized(load_config(folder)):
+        raise ConfigError(
+            f"init: {name} holds quantised weights; start from the model that they were made of, which quantization: "
+            f"nf4 holds in 4 bits while it trains"
+        )
     options: dict[str, Any] = {"dtype": "auto"}
     if settings.quantization is not None:
         dtype = dtype_of(settings.precision)

@@ -154,6 +154,9 @@ class Stage:
         group_by: put samples of the same kinds of media and of similar length into one batch, so that little is padded.
         batch: samples per process and step (with `accumulation`, per part of a step).
         accumulation: batches whose gradients make one step.
+        accumulation_mean: over what the loss of a step is the mean. tokens: over all learned tokens of its batches and
+            processes, so that 2 x 4 samples make the step that 8 x 1 make. micro_batch: over the means of its batches
+            and processes, as the published systems train, where short answers weigh more.
         max_text_tokens: longest text of a sample; None is without limit.
         max_unreadable: highest share of samples whose media cannot be read; more stops the run.
         workers: processes that read data; 0 reads between the steps.
@@ -179,6 +182,7 @@ class Stage:
     group_by: Literal["none", "modality_length"] = "none"
     batch: int = 32
     accumulation: int = 1
+    accumulation_mean: Literal["tokens", "micro_batch"] = "tokens"
     max_text_tokens: int | None = None
     max_unreadable: float = 0.01
     workers: int = 0

@@ -110,7 +110,7 @@ def test_an_adapter_is_not_added_to_quantised_weights(adapter, tmp_path, kind):
     folder = shutil.copytree(adapter, tmp_path / "on_quantised")
     settings = json.loads((folder / adapters.ADAPTER).read_text())
     (folder / adapters.ADAPTER).write_text(json.dumps({**settings, "base_model_name_or_path": str(tmp_path / "base")}))
-    with pytest.raises(CheckpointError, match="base model .*base holds quantised weights"):
+    with pytest.raises(CheckpointError, match=r"base model .*base holds quantised weights"):
         merge_adapter(folder, tmp_path / "merged")
     with pytest.raises(ConfigError, match="are quantised already; leave it out"):
         load_model(tmp_path / "base", quantization=kind)

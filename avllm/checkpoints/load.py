@@ -1,6 +1,5 @@
 """Opens a model folder: weights, configuration and processor, whole or not at all."""
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError
 
 from avllm.checkpoints import adapters
+from avllm.checkpoints.reading import open_file
+from avllm.checkpoints.sources import read_json
 from avllm.config import PACKAGE
 from avllm.errors import CheckpointError, ConfigError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor
@@ -155,6 +156,9 @@ def load_model(
     except CheckpointError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:  # damaged files
+        for file in sorted(folder.iterdir()):  # one of them may say what is wrong
+            if file.suffix in (".safetensors", ".json"):
+                open_file(file) if file.suffix == ".safetensors" else read_json(file)
         raise CheckpointError(f"model folder {folder}: {error}") from error
     assert isinstance(model, AvllmForConditionalGeneration)
     if device is not None and quantization is None:
@@ -206,11 +210,7 @@ def base_of_adapter(folder: Path) -> str | Path:
 
 def load_config(name: str | Path) -> AvllmConfig:
     """The configuration of a model folder, without its weights."""
-    path = find_model(name) / "config.json"
-    try:
-        return AvllmConfig(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    return AvllmConfig(**read_json(find_model(name) / "config.json"))
 
 
 def find_config(name: str | Path, overrides: tuple[str, ...] = ()) -> AvllmConfig:

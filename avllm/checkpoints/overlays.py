@@ -18,7 +18,9 @@ TRAINED = "base_model.model."
 # How peft names a module that it trains in full (`modules_to_save`), and what of it or beside it is no weight of that.
 IN_FULL = re.compile(r"\.modules_to_save(\.\w+)?(?=\.)")
 UNTRAINED = ".original_module."
-NO_LORA = re.compile(r".*\.(lora_\w+|base_layer|ia3_l|hada_\w+|lokr_\w+|boft_\w+|oft_\w+|trainable_tokens_\w+|prompt_\w+)(\..*)?")
+NO_LORA = re.compile(
+    r".*\.(lora_\w+|base_layer|ia3_l|hada_\w+|lokr_\w+|boft_\w+|oft_\w+|trainable_tokens_\w+|prompt_\w+)(\..*)?"
+)
 # The port of Video-LLaVA since transformers 4.52 -> before, so that an adapter of one goes on a model of the other.
 OLDER = (
     (r"model\.language_model\.(?=(layers|norm|embed_tokens)\.)", "language_model.model."),
@@ -129,6 +131,8 @@ def lora_pairs(adapter: Source) -> dict[str, tuple[LazyTensor, LazyTensor]]:
         CheckpointError: a key that is no part of a plain LoRA, half a pair, or another rank than the settings have.
     """
     settings = adapter.adapter
+    if not settings:
+        raise CheckpointError(f"{adapter.path}: adapter_config.json, which holds its scale, is missing beside it")
     if settings.get("use_dora") or settings.get("fan_in_fan_out") or settings.get("alpha_pattern"):
         raise CheckpointError(f"{adapter.name}: expected plain LoRA; this one has DoRA or patterns of alpha")
     found: dict[str, dict[str, LazyTensor]] = {}
@@ -188,4 +192,5 @@ def _derived(*parts: Source, tensors: dict[str, LazyTensor]) -> Source:
 
     files = (WeightFile(path=first.path, tensors=tensors, release=release),)
     tokenizer = next((part.tokenizer for part in parts if part.tokenizer is not None), None)
-    return replace(first, files=files, tokenizer=tokenizer)
+    notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)
+    return replace(first, files=files, tokenizer=tokenizer, notes=notes)

@@ -30,8 +30,9 @@ from avllm.checkpoints.reading import LazyTensor, WeightFile, open_file
 from avllm.checkpoints.rename import Convert, matches, unshared_state
 from avllm.checkpoints.rename import Part as Joined
 from avllm.checkpoints.shards import Planned, checked, digest
-from avllm.checkpoints.sources import Source, open_sources
+from avllm.checkpoints.sources import Source
 from avllm.checkpoints.videollama2 import DECODERS
+from avllm.checkpoints.wrapped import open_given
 from avllm.errors import CheckpointError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
 
@@ -62,7 +63,7 @@ def convert_adapter(
     out = Path(out)
     if out.exists():
         raise CheckpointError(f"--out {out}: exists already; expected a new folder")
-    given = [source for path in paths for source in open_sources(Path(path))]
+    given = open_given(paths)
     adapter, trained = _apart(given)
     config, system, family = _base_of(base)
     _require_same_model(told_beside(adapter, trained), system, family, base)

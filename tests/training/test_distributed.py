@@ -110,7 +110,11 @@ def _equal(a, b):
 
 @cache
 def _in_one_process(root, name):
-    return train(root / f"{name}.yaml", [f"output={root}/one_{name}", "batch=4", "accumulation=1", "distributed=ddp"], datasets=DATASETS)
+    return train(
+        root / f"{name}.yaml",
+        [f"output={root}/one_{name}", "batch=4", "accumulation=1", "distributed=ddp"],
+        datasets=DATASETS,
+    )
 
 
 def _is_like_one_process(root, name):

@@ -109,7 +109,10 @@ def test_each_mean_is_what_it_says(tmp_path):
         out = train(stage, [*one, *more, f"output={tmp_path}/{name}"], datasets=DATASETS)
         return read_log(out / "log.csv")[0]["loss"]
 
-    tokens, means = first_loss("a", "accumulation=4"), first_loss("b", "accumulation=4", "accumulation_mean=micro_batch")
+    tokens, means = (
+        first_loss("a", "accumulation=4"),
+        first_loss("b", "accumulation=4", "accumulation_mean=micro_batch"),
+    )
 
     order = Order([4], [1.0], num_batches=4, batch=1, seed=42)
     source = TinyFeatures(TinyFeatures.Config(size=4, uneven=True))
@@ -118,7 +121,9 @@ def test_each_mean_is_what_it_says(tmp_path):
     for (draw,) in order:
         record = source.record(draw.index, draw.seed)
         with torch.no_grad():
-            out = model(record.input_ids[None], labels=record.labels[None], features={"video": [record.features["video"]]})
+            out = model(
+                record.input_ids[None], labels=record.labels[None], features={"video": [record.features["video"]]}
+            )
         losses.append(float(out.loss))
         counts.append(int((record.labels != -100).sum()))
     assert sorted(counts) == [2, 3, 6, 11]

@@ -1,7 +1,6 @@
 """LoRA adapters: a folder with what was trained and the name of the model it was trained on."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avllm.checkpoints.reading import open_file
+from avllm.checkpoints.swap import written_whole
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration
 
@@ -84,20 +84,17 @@ def write_adapter(
         base: the model that it was trained on.
         trained: weights of our model that were trained in full, by name.
     """
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     settings.base_model_name_or_path = str(base)
     settings.inference_mode = True
-    settings.save_pretrained(str(partial))
-    for file, weights in ((WEIGHTS, state), (TRAINED, trained)):
-        if weights:
-            tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-            save_file(tensors, partial / file, metadata={"format": "pt"})
-            (partial / file).chmod((partial / ADAPTER).stat().st_mode)  # safetensors writes for the owner alone
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return folder
+    with written_whole(folder) as unfinished:
+        settings.save_pretrained(str(unfinished))
+        for file, weights in ((WEIGHTS, state), (TRAINED, trained)):
+            if weights:
+                path = unfinished / file
+                tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+                save_file(tensors, path, metadata={"format": "pt"})
+                path.chmod((unfinished / ADAPTER).stat().st_mode)  # safetensors writes for the owner alone
+    return Path(folder)
 
 
 def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":

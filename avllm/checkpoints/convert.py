@@ -17,6 +17,7 @@ from avllm.checkpoints.overlays import add_delta, merge_adapter
 from avllm.checkpoints.rename import rename
 from avllm.checkpoints.shards import SHARD_BYTES, Planned, write_shards
 from avllm.checkpoints.sources import Source, read_json, release
+from avllm.checkpoints.swap import written_whole
 from avllm.checkpoints.tokenizers import open_tokenizer
 from avllm.checkpoints.wrapped import open_given
 from avllm.errors import CheckpointError
@@ -71,19 +72,12 @@ def convert(
     planned = [plan_weight(part, name, dtype) for part in mapped.parts for name in part.renamed.state]
     planned += _drawn(fresh_weights(mapped, seed=seed), dtype) if start else []
     _require_room(out, planned)
-    folder = out.with_name(out.name + ".partial")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir()
+    with written_whole(out) as folder:
         sums = _write_weights(folder, mapped, planned, shard_bytes, progress)
         _write_settings(folder, mapped, planned, tokenizer, _generation(sources))
         facts = manifest.build(mapped, given, sums, folder)
         facts |= {"drawn": {"seed": seed, "tensors": mapped.untrained}} if start else {}
         manifest.write(folder, facts)
-        folder.rename(out)
-    except BaseException:  # Ctrl-C and a full disk included
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return mapped
 
 

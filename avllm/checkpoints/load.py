@@ -183,6 +183,7 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
     if not adapters.is_adapter(found):
         raise CheckpointError(f"{folder}: expected an adapter ({adapters.ADAPTER}), this is a whole model already")
     base = base_of_adapter(found)
+    _require_free(Path(out), found, find_model(base))
     config = load_config(base)
     if adapters.is_quantized(config):
         raise CheckpointError(
@@ -194,6 +195,14 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
     merged = adapters.merge(model, found)
     target = dtype_of(dtype) if dtype is not None else stored if isinstance(stored, torch.dtype) else torch.float32
     return save_model(merged.to(target), processor, out)  # type: ignore[arg-type]
+
+
+def _require_free(out: Path, *used: Path) -> None:
+    """Only another model is replaced; neither what is merged nor a folder of something else."""
+    if out.resolve() in [folder.resolve() for folder in used]:
+        raise CheckpointError(f"--out {out}: is what is merged; expected another folder")
+    if out.is_dir() and any(out.iterdir()) and not any((out / f).is_file() for f in ("config.json", adapters.ADAPTER)):
+        raise CheckpointError(f"--out {out}: holds something else than a model, which would be lost; give a new folder")
 
 
 def base_name(start: str) -> str:

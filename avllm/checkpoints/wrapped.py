@@ -30,9 +30,7 @@ def open_given(paths: Sequence[str | Path]) -> list[Source]:
                 f"avllm merge {path} --out FOLDER"
             )
         if (path / "config.json").is_file() and read_json(path / "config.json").get("model_type") == AVLLM.name:
-            raise CheckpointError(
-                f"{path}: is a model folder of avllm already; it opens as it is"
-            )
+            raise CheckpointError(f"{path}: is a model folder of avllm already; it opens as it is")
     return [unwrapped(source) for path in paths for source in open_sources(Path(path))]
 
 

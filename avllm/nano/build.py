@@ -3,7 +3,6 @@
 import logging
 import multiprocessing
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
@@ -64,7 +63,6 @@ def finish(stage: Path, target: Path) -> Path:
     model = AvllmForConditionalGeneration.from_pretrained(stage)
     assert isinstance(model, AvllmForConditionalGeneration)
     model.half()
-    shutil.rmtree(target, ignore_errors=True)
     save_model(model, AvllmProcessor.from_pretrained(stage), target)
     return target
 

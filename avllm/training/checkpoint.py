@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from avllm.checkpoints.swap import sync, sync_folder
 from avllm.errors import CheckpointError
 
 TRAINABLE = "trainable.safetensors"
@@ -60,24 +61,6 @@ def folder_of(folder: Path, step: int) -> Path:
 def step_of(checkpoint: Path) -> int:
     """Steps done in a stored state."""
     return int(checkpoint.name.removeprefix(PREFIX))
-
-
-def sync(folder: Path) -> None:
-    """Forces the files of a folder, and its list of them, onto the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Forces the list of files of a folder onto the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def replace_text(path: Path, text: str) -> None:

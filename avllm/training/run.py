@@ -13,6 +13,7 @@ from torch import nn
 
 from avllm.checkpoints.adapters import save_adapter
 from avllm.checkpoints.load import base_name
+from avllm.checkpoints.swap import sync, sync_folder
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.data.grouping import Outlines
 from avllm.errors import ConfigError
@@ -165,7 +166,7 @@ def export(
     parameters = dict(model.named_parameters())
     trained_weights = {name: parameters[name].detach().cpu().contiguous() for name in trained}
     checkpoint.save_weights(trained_weights, unfinished / checkpoint.TRAINABLE)
-    checkpoint.sync(unfinished)
+    sync(unfinished)
     for path in sorted(unfinished.iterdir()):
         path.replace(folder / path.name)
     unfinished.rmdir()
@@ -186,7 +187,7 @@ def export(
             "unreadable": trainer.watch.num_unreadable,
         }
     checkpoint.replace_json(folder / RECORD, record)
-    checkpoint.sync_folder(folder)
+    sync_folder(folder)
 
 
 def _make_ready(model: nn.Module, settings: Stage) -> tuple[list[str], Any]:

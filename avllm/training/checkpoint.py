@@ -1,9 +1,12 @@
 """The state of a run on disk: written whole or not at all, the last good one is never lost."""
 
+import fcntl
 import json
 import os
+import platform
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avllm.checkpoints.swap import sync, sync_folder
-from avllm.errors import CheckpointError
+from avllm.errors import CheckpointError, ConfigError
 
 TRAINABLE = "trainable.safetensors"
-PREFIX, UNFINISHED = "step-", ".unfinished-"
+PREFIX, UNFINISHED, IN_USE = "step-", ".unfinished-", ".in_use"
 
 
 def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int, also: Collection[Path] = ()) -> Path:
@@ -46,6 +49,40 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int, a
         old.rename(doomed)
         shutil.rmtree(doomed)
     return target
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of an output folder for the time of a block; with the process the hold on it ends as well.
+
+    Raises:
+        ConfigError: another process trains into it.
+    """
+    if int(os.environ.get("RANK", 0)):  # process 0 of torchrun holds it for all
+        yield
+        return
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / IN_USE
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            # Of this process alone: its readers, which outlive it for seconds after kill -9, must not hold it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"output: process {file.read().strip() or '?'} trains into {folder} right now; wait for its end, or "
+                f"give another folder (output=...)"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if is_new and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def stored(folder: Path) -> list[Path]:

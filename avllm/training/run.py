@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from avllm.checkpoints.adapters import save_adapter
+from avllm.checkpoints.adapters import ADAPTER, save_adapter
 from avllm.checkpoints.load import base_name
 from avllm.checkpoints.swap import sync, sync_folder
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
@@ -54,11 +54,16 @@ def train(
         The output folder: a complete model or an adapter, with `training.json`, `stage.yaml`, `log.csv`, `curve.png`.
 
     Raises:
-        ConfigError: a fault in the stage, or an output folder that holds another run.
+        ConfigError: a fault in the stage, or an output folder that holds another run or a model, or is in use.
         Stopped: Ctrl-C; the state is stored.
     """
     settings, plain = read_stage(stage, overrides, datasets={**DATASETS, **(datasets or {})})
     folder = Path(settings.output)
+    with checkpoint.in_use(folder):
+        return _train(settings, plain, folder, resume=resume)
+
+
+def _train(settings: Stage, plain: Mapping[str, Any], folder: Path, *, resume: bool) -> Path:
     newest = _to_resume(plain, folder, resume)
     if (folder / RECORD).exists():
         logger.warning("%s is finished already", folder)
@@ -227,8 +232,14 @@ def _to_resume(plain: Mapping[str, Any], folder: Path, resume: bool) -> Path | N
     """The newest checkpoint, if the run is to go on from one.
 
     Raises:
-        ConfigError: the folder holds a run and `resume` is off, or the run had another stage.
+        ConfigError: the folder holds a run and `resume` is off, the run had another stage, or there is a model in it.
     """
+    model = next((name for name in ("config.json", ADAPTER) if (folder / name).is_file()), None)
+    if model is not None and not (folder / "stage.yaml").is_file():
+        raise ConfigError(
+            f"output: {folder} holds a model that no stage trained ({model}), it would be written over; "
+            f"give another folder (output=...)"
+        )
     checkpoints = checkpoint.stored(folder / "checkpoints")
     has_run = bool(checkpoints) or (folder / RECORD).exists()
     if not resume:

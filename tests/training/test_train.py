@@ -1,6 +1,8 @@
 import json
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -147,6 +149,44 @@ def test_a_used_output_folder_needs_resume(tmp_path):
     with pytest.raises(ConfigError, match="holds a run already; go on with --resume"):
         train(stage, datasets=DATASETS)
     assert train(stage, resume=True, datasets=DATASETS) == out
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from avllm.training.checkpoint import in_use
+with in_use(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_runs_do_not_share_an_output_folder(tmp_path):
+    stage = make_stage(tmp_path, schedule={"steps_per_epoch": 2, "lr": 1e-2})
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match=f"output: process {other.pid} on .* trains into .*out right now"):
+            train(stage, resume=True, datasets=DATASETS)
+        other.kill()
+
+    # What was killed holds nothing, and a run leaves no mark.
+    assert not (train(stage, datasets=DATASETS) / ".in_use").exists()
+
+
+def test_a_model_that_no_stage_trained_is_not_written_over(tmp_path):
+    stage = make_stage(tmp_path)
+
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match=r"base holds a model that no stage trained \(config.json\)"):
+            train(stage, [f"output={tmp_path}/base"], resume=resume, datasets=DATASETS)
+
+
+def test_a_refused_stage_leaves_no_folder(tmp_path):
+    with pytest.raises(ConfigError, match=r"init\.0: .*nowhere: no such folder"):
+        train(make_stage(tmp_path), [f"init={tmp_path}/nowhere"], datasets=DATASETS)
+
+    assert not (tmp_path / "out").exists()
 
 
 def test_resume_refuses_a_changed_stage_and_names_the_key(tmp_path):

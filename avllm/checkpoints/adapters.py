@@ -1,7 +1,6 @@
 """LoRA adapters: a folder with what was trained and the name of the model it was trained on."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avllm.checkpoints.reading import open_file
+from avllm.checkpoints.swap import written_whole
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration
 
@@ -33,6 +33,11 @@ def is_ours(folder: Path) -> bool:
 def files_of(folder: Path) -> list[Path]:
     """The files with its weights."""
     return [folder / name for name in (WEIGHTS, TRAINED) if (folder / name).is_file()]
+
+
+def is_quantized(config: Any) -> bool:
+    """Whether a model of this configuration has weights in 8 or 4 bits."""
+    return getattr(config, "quantization_config", None) is not None
 
 
 def base_of(folder: Path) -> str:
@@ -79,20 +84,17 @@ def write_adapter(
         base: the model that it was trained on.
         trained: weights of our model that were trained in full, by name.
     """
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     settings.base_model_name_or_path = str(base)
     settings.inference_mode = True
-    settings.save_pretrained(str(partial))
-    for file, weights in ((WEIGHTS, state), (TRAINED, trained)):
-        if weights:
-            tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-            save_file(tensors, partial / file, metadata={"format": "pt"})
-            (partial / file).chmod((partial / ADAPTER).stat().st_mode)  # safetensors writes for the owner alone
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return folder
+    with written_whole(folder) as unfinished:
+        settings.save_pretrained(str(unfinished))
+        for file, weights in ((WEIGHTS, state), (TRAINED, trained)):
+            if weights:
+                path = unfinished / file
+                tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+                save_file(tensors, path, metadata={"format": "pt"})
+                path.chmod((unfinished / ADAPTER).stat().st_mode)  # safetensors writes for the owner alone
+    return Path(folder)
 
 
 def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
@@ -102,6 +104,7 @@ def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
         CheckpointError: the adapter belongs to another model; what does not fit is named.
     """
     from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import get_peft_model_state_dict
 
     if (folder / TRAINED).is_file():
@@ -114,14 +117,35 @@ def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
     odd = sorted(stored ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if odd:
         raise CheckpointError(f"adapter {folder}: {', '.join(odd[:8])} is missing or left over on its base model")
+    if is_quantized(model.config):
+        for module in model.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.merge = _RefusedMerge(folder)  # type: ignore[assignment]
     return adapted.eval()
 
 
 def merge(model: AvllmForConditionalGeneration, folder: Path) -> AvllmForConditionalGeneration:
-    """The model with the adapter added to its weights: the same outputs, and no adapter any more."""
+    """The model with the adapter added to its weights: the same outputs, and no adapter any more.
+
+    Raises:
+        CheckpointError: the adapter belongs to another model, or the model's weights are quantised.
+    """
     merged = attach(model, folder).merge_and_unload(safe_merge=True)
     assert isinstance(merged, AvllmForConditionalGeneration)
     return merged
+
+
+class _RefusedMerge:
+    """Stands in for `merge` of peft, which would round the sum to 8 or 4 bits again: a small update is lost in that."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *args: Any, **options: Any) -> None:
+        raise CheckpointError(
+            f"adapter {self.folder}: cannot be added to quantised weights without rounding it away; load it without "
+            f"quantization, or write a whole model of full weights with: avllm merge {self.folder} --out FOLDER"
+        )
 
 
 @torch.no_grad()

@@ -16,13 +16,14 @@ from avllm.checkpoints.mapping import Mapped, Part, known, left_out, map_sources
 from avllm.checkpoints.overlays import add_delta, merge_adapter
 from avllm.checkpoints.rename import rename
 from avllm.checkpoints.shards import SHARD_BYTES, Planned, write_shards
-from avllm.checkpoints.sources import Source, open_sources, read_json, release
+from avllm.checkpoints.sources import Source, read_json, release
+from avllm.checkpoints.swap import written_whole
 from avllm.checkpoints.tokenizers import open_tokenizer
+from avllm.checkpoints.wrapped import open_given
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
-WHOLE = ("video_llava", "video_llava_no_towers", "video_llava_hf", "videollama2", "videollama2_av")
 SPARE_BYTES = 50_000_000
 
 
@@ -61,8 +62,7 @@ def convert(
     out = Path(out)
     if out.exists():
         raise CheckpointError(f"--out {out}: exists already; expected a new folder")
-    given = [source for path in paths for source in open_sources(Path(path))]
-    given += open_sources(_decoder_folder(decoder)) if decoder is not None else []
+    given = open_given([*paths, *([_decoder_folder(decoder)] if decoder is not None else [])])
     sources = combine(given)
     mapped = map_sources(sources, system=system, overrides=overrides, start=start)
     require_whole(mapped, but=mapped.untrained if start else ())
@@ -72,19 +72,12 @@ def convert(
     planned = [plan_weight(part, name, dtype) for part in mapped.parts for name in part.renamed.state]
     planned += _drawn(fresh_weights(mapped, seed=seed), dtype) if start else []
     _require_room(out, planned)
-    folder = out.with_name(out.name + ".partial")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir()
+    with written_whole(out) as folder:
         sums = _write_weights(folder, mapped, planned, shard_bytes, progress)
         _write_settings(folder, mapped, planned, tokenizer, _generation(sources))
         facts = manifest.build(mapped, given, sums, folder)
         facts |= {"drawn": {"seed": seed, "tensors": mapped.untrained}} if start else {}
         manifest.write(folder, facts)
-        folder.rename(out)
-    except BaseException:  # Ctrl-C and a full disk included
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return mapped
 
 
@@ -123,6 +116,7 @@ def told_of_parts(mapped: Mapped) -> list[str]:
     for part in mapped.parts:
         lines.append(f"  {part.source.name}: {part.kind.what}; {len(part.renamed.state)} tensors")
         lines += [f"    left out: {count} keys: {reason}" for reason, count in left_out(part).items()]
+        lines += [f"    {note}" for note in part.source.notes]
     return lines
 
 
@@ -139,12 +133,12 @@ def combine(given: Sequence[Source]) -> list[Source]:
     decoders = [source for source, name in zip(given, names, strict=True) if name == "decoder"]
     rest = [s for s, n in zip(given, names, strict=True) if n not in ("adapter", "trained_parts", "decoder")]
     for source, name in zip(given, names, strict=True):
-        if name in WHOLE and kinds.is_delta(kinds.norms_of(source)):
+        if name in kinds.WHOLE and kinds.is_delta(kinds.norms_of(source)):
             raise CheckpointError(f"{source.path}: its language model holds differences to another one, not weights")
     decoders = [_with_base(decoders)] if decoders else []
     if not adapters and not trained:
         return [*rest, *decoders]
-    wholes = [source for source in rest if (kind := kind_of(source)) is not None and kind.name in WHOLE]
+    wholes = [source for source in rest if (kind := kind_of(source)) is not None and kind.name in kinds.WHOLE]
     bases = wholes or decoders
     if len(adapters) != 1 or len(trained) > 1 or len(bases) != 1:
         raise CheckpointError(
@@ -163,6 +157,8 @@ def require_whole(mapped: Mapped, *, but: Collection[str] = ()) -> None:
         but: our weights that need no file.
     """
     faults = mapped.faults
+    if faults and mapped.without_config is not None:
+        raise CheckpointError(f"{mapped.without_config} ({len(faults)} weights do not fit)")
     if faults:
         sources = ", ".join(part.source.name for part in mapped.parts)
         raise CheckpointError(f"{sources}: {len(faults)} weights do not fit: {named(faults)}")
@@ -266,7 +262,7 @@ def _generation(sources: Sequence[Source]) -> dict[str, Any]:
 def _tokenizer_folder(sources: Sequence[Source]) -> Path:
     """That of the checkpoint, else that of the language model."""
     have = [(source, known(source).name) for source in sources if source.tokenizer is not None]
-    main = [source for source, name in have if name in WHOLE] + [s for s, name in have if name == "decoder"]
+    main = [source for source, name in have if name in kinds.WHOLE] + [s for s, name in have if name == "decoder"]
     if not main:
         raise CheckpointError(
             "no tokenizer among the sources; expected tokenizer.json, tokenizer.model or vocab.json in the folder "

@@ -16,6 +16,7 @@ from avllm.checkpoints.mapping import Mapped, Part, left_out, map_sources
 from avllm.checkpoints.overlays import adapted_weights
 from avllm.checkpoints.rename import Renamed, problems, unshared_state
 from avllm.checkpoints.sources import Source, open_sources, read_json
+from avllm.checkpoints.wrapped import open_given
 from avllm.errors import CheckpointError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration
 
@@ -116,7 +117,7 @@ def inspect(paths: Sequence[str | Path], *, system: str | None = None, overrides
         return _converted(Path(paths[0]))
     if len(paths) == 1 and adapters.is_ours(Path(paths[0])):
         return _adapter(Path(paths[0]))
-    sources = [source for path in paths for source in open_sources(Path(path))]
+    sources = open_given(paths)
     return describe(sources, name=name, system=system, overrides=overrides)
 
 
@@ -133,7 +134,7 @@ def describe(
     """
     usual: list[Source] = []
     found: list[Found] = []
-    notes: list[str] = []
+    notes = [f"{source.name}: {note}" for source in sources for note in source.notes]
     for source in sources:
         kind = kind_of(source)
         if kind is None:
@@ -159,12 +160,13 @@ def describe(
 
 def _report(mapped: Mapped, name: str, found: list[Found], notes: list[str]) -> Report:
     own = {fault for part in mapped.parts for fault in part.faults}
+    others = [fault for fault in mapped.faults if fault not in own]
     return Report(
         path=name,
         system=mapped.family,
         parts=[*found, *map(_found, mapped.parts)],
         missing=mapped.missing_files(),
-        problems=[fault for fault in mapped.faults if fault not in own],
+        problems=[mapped.without_config] if mapped.faults and mapped.without_config else others,
         notes=notes,
     )
 

@@ -13,6 +13,8 @@ from avllm.errors import CheckpointError
 VIDEO_LLAMA, VIDEOCHAT, VIDEOLLAMA2 = "video_llama", "videochat", "videollama2"
 VIDEO_LLAVA = "video_llava"
 LLAVA_LIKE = (VIDEO_LLAVA, VIDEOLLAMA2)
+# Kinds of a whole model, whose sizes stand in the config.json beside it.
+WHOLE = ("video_llava", "video_llava_no_towers", "video_llava_hf", "videollama2", "videollama2_av")
 
 
 @dataclass(frozen=True)

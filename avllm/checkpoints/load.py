@@ -1,6 +1,5 @@
 """Opens a model folder: weights, configuration and processor, whole or not at all."""
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError
 
 from avllm.checkpoints import adapters
+from avllm.checkpoints.reading import open_file
+from avllm.checkpoints.sources import read_json
 from avllm.config import PACKAGE
 from avllm.errors import CheckpointError, ConfigError
 from avllm.extras import require
@@ -147,6 +148,8 @@ def load_model(
     if on_cpu and dtype == torch.float16:
         raise ConfigError("dtype: float16 is a hundred times slower than float32 on a CPU; use float32 or bfloat16")
     if quantization is not None:
+        if adapters.is_quantized(load_config(folder)):
+            raise ConfigError(f"quantization: the weights in {folder} are quantised already; leave it out")
         options["quantization_config"] = quantization_config(quantization, dtype)
     try:
         with _quiet():
@@ -155,6 +158,9 @@ def load_model(
     except CheckpointError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:  # damaged files
+        for file in sorted(folder.iterdir()):  # one of them may say what is wrong
+            if file.suffix in (".safetensors", ".json"):
+                open_file(file) if file.suffix == ".safetensors" else read_json(file)
         raise CheckpointError(f"model folder {folder}: {error}") from error
     assert isinstance(model, AvllmForConditionalGeneration)
     if device is not None and quantization is None:
@@ -171,7 +177,7 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
         dtype: of the stored weights; they are added in float32. By default the base model's.
 
     Raises:
-        CheckpointError: the folder holds no adapter, or it does not fit its base model.
+        CheckpointError: the folder holds no adapter, it does not fit its base model, or that is quantised.
     """
     from avllm.checkpoints.save import save_model
 
@@ -180,11 +186,26 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
         raise CheckpointError(f"{folder}: expected an adapter ({adapters.ADAPTER}), this is a whole model already")
     require("train", "peft", purpose=f"the adapter {found.name}")
     base = base_of_adapter(found)
-    stored = load_config(base).dtype
+    _require_free(Path(out), found, find_model(base))
+    config = load_config(base)
+    if adapters.is_quantized(config):
+        raise CheckpointError(
+            f"{folder}: its base model {base} holds quantised weights, to which an adapter cannot be added without "
+            f"rounding it away; name the unquantised model as base_model_name_or_path in {found / adapters.ADAPTER}"
+        )
+    stored = config.dtype
     model, processor = load_model(base, device="cpu", dtype=torch.float32)
     merged = adapters.merge(model, found)
     target = dtype_of(dtype) if dtype is not None else stored if isinstance(stored, torch.dtype) else torch.float32
     return save_model(merged.to(target), processor, out)  # type: ignore[arg-type]
+
+
+def _require_free(out: Path, *used: Path) -> None:
+    """Only another model is replaced; neither what is merged nor a folder of something else."""
+    if out.resolve() in [folder.resolve() for folder in used]:
+        raise CheckpointError(f"--out {out}: is what is merged; expected another folder")
+    if out.is_dir() and any(out.iterdir()) and not any((out / f).is_file() for f in ("config.json", adapters.ADAPTER)):
+        raise CheckpointError(f"--out {out}: holds something else than a model, which would be lost; give a new folder")
 
 
 def base_name(start: str) -> str:
@@ -201,11 +222,7 @@ def base_of_adapter(folder: Path) -> str | Path:
 
 def load_config(name: str | Path) -> AvllmConfig:
     """The configuration of a model folder, without its weights."""
-    path = find_model(name) / "config.json"
-    try:
-        return AvllmConfig(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    return AvllmConfig(**read_json(find_model(name) / "config.json"))
 
 
 def find_config(name: str | Path, overrides: tuple[str, ...] = ()) -> AvllmConfig:

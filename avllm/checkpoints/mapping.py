@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from avllm.checkpoints.families import FAMILIES, Parts, equal_in_keys, family_of
-from avllm.checkpoints.kinds import Kind, kind_of
+from avllm.checkpoints.kinds import WHOLE, Kind, kind_of
 from avllm.checkpoints.rename import (
     Drop,
     Renamed,
@@ -92,6 +92,15 @@ class Mapped:
     def untrained(self) -> list[str]:
         """Our weights that only the checkpoint of the system itself would hold, of which nothing was given."""
         return [name for name, maker in self._absent.items() if maker in TRAINED]
+
+    @property
+    def without_config(self) -> str | None:
+        """What to say of a whole model whose folder has lost its configuration, so that published sizes were taken."""
+        lost = next((part.source for part in self.parts if part.kind.name in WHOLE and not part.source.config), None)
+        return lost and (
+            f"{lost.path}: config.json is missing beside the weights, which are not of the published sizes of "
+            f"{self.family}; download it into the folder, or describe the sizes with --system FILE.yaml"
+        )
 
     @property
     def notes(self) -> list[str]:

@@ -15,6 +15,19 @@ from avllm.errors import CheckpointError
 
 LORA = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight")
 TRAINED = "base_model.model."
+# How peft names a module that it trains in full (`modules_to_save`), and what of it or beside it is no weight of that.
+IN_FULL = re.compile(r"\.modules_to_save(\.\w+)?(?=\.)")
+UNTRAINED = ".original_module."
+NO_LORA = re.compile(
+    r".*\.(lora_\w+|base_layer|ia3_l|hada_\w+|lokr_\w+|boft_\w+|oft_\w+|trainable_tokens_\w+|prompt_\w+)(\..*)?"
+)
+# The port of Video-LLaVA since transformers 4.52 -> before, so that an adapter of one goes on a model of the other.
+OLDER = (
+    (r"model\.language_model\.(?=(layers|norm|embed_tokens)\.)", "language_model.model."),
+    (r"model\.(?=(image_tower|video_tower|multi_modal_projector)\.)", ""),
+    (r"(?=lm_head\.)", "language_model."),
+    (r"((?:image|video)_tower)\.vision_model\.", r"\1."),
+)
 ROTARY = re.compile(r".*rotary_emb\.inv_freq")
 
 
@@ -53,10 +66,11 @@ def merge_adapter(adapter: Source, base: Source, trained: Source | None = None) 
     Raises:
         CheckpointError: the adapter names a weight that the base lacks, or is of a kind that cannot be added.
     """
-    tensors = dict(base.tensors)
+    tensors, spelled = dict(base.tensors), {_older(name): name for name in base.tensors}
+    tensors |= {spelled.get(_older(name), name): tensor for name, tensor in kept_in_full(adapter).items()}
     for module, (down, up) in lora_pairs(adapter).items():
-        name = f"{module}.weight"
-        if name not in tensors:
+        name = spelled.get(_older(f"{module}.weight"))
+        if name is None:
             raise CheckpointError(f"{adapter.name}: {module} is adapted, {base.name} has no such weight")
         weight, rank = tensors[name], down.shape[0]
         if (up.shape[0], down.shape[1]) != weight.shape:
@@ -69,6 +83,28 @@ def merge_adapter(adapter: Source, base: Source, trained: Source | None = None) 
         tensors |= trained_beside(trained)
     parts = [adapter, base] + ([trained] if trained is not None else [])
     return replace(_derived(*parts, tensors=tensors), config={**base.config, **told_beside(adapter, trained)})
+
+
+def kept_in_full(adapter: Source) -> dict[str, LazyTensor]:
+    """What an adapter's file holds of modules that were trained in full (`modules_to_save`), by their published names.
+
+    Raises:
+        CheckpointError: a key of another kind of adapter.
+    """
+    found: dict[str, LazyTensor] = {}
+    for name, tensor in adapter.tensors.items():
+        if LORA.fullmatch(name) is not None or UNTRAINED in name:
+            continue
+        if NO_LORA.fullmatch(name) is not None or not name.startswith(TRAINED):
+            raise CheckpointError(f"{adapter.name}: {name} is no part of a plain LoRA of linear layers")
+        found[IN_FULL.sub("", name.removeprefix(TRAINED))] = tensor
+    return found
+
+
+def _older(name: str) -> str:
+    for pattern, before in OLDER:
+        name = re.sub(f"^{pattern}", before, name)
+    return name
 
 
 def adapted_weights(adapter: Source) -> dict[str, LazyTensor]:
@@ -95,12 +131,17 @@ def lora_pairs(adapter: Source) -> dict[str, tuple[LazyTensor, LazyTensor]]:
         CheckpointError: a key that is no part of a plain LoRA, half a pair, or another rank than the settings have.
     """
     settings = adapter.adapter
+    if not settings:
+        raise CheckpointError(f"{adapter.path}: adapter_config.json, which holds its scale, is missing beside it")
     if settings.get("use_dora") or settings.get("fan_in_fan_out") or settings.get("alpha_pattern"):
         raise CheckpointError(f"{adapter.name}: expected plain LoRA; this one has DoRA or patterns of alpha")
     found: dict[str, dict[str, LazyTensor]] = {}
+    kept_in_full(adapter)  # names what is neither this nor a pair
     for name, tensor in adapter.tensors.items():
         match = LORA.fullmatch(name)
-        if match is None or len(tensor.shape) != 2:
+        if match is None:
+            continue
+        if len(tensor.shape) != 2:
             raise CheckpointError(f"{adapter.name}: {name} is no part of a plain LoRA of linear layers")
         found.setdefault(match["module"], {})[match["part"]] = tensor
     half = next((module for module, parts in found.items() if set(parts) != {"A", "B"}), None)
@@ -151,4 +192,5 @@ def _derived(*parts: Source, tensors: dict[str, LazyTensor]) -> Source:
 
     files = (WeightFile(path=first.path, tensors=tensors, release=release),)
     tokenizer = next((part.tokenizer for part in parts if part.tokenizer is not None), None)
-    return replace(first, files=files, tokenizer=tokenizer)
+    notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)
+    return replace(first, files=files, tokenizer=tokenizer, notes=notes)

@@ -20,11 +20,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from avllm.checkpoints.mistaken import AGAIN, what_file
 from avllm.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # what safetensors itself allows
 MAX_PICKLE_BYTES = 64_000_000  # names, shapes and settings; the tensors lie beside it
 MAX_TENSORS = 1_000_000
+HEAD_BYTES = 512  # enough to tell what a file is
 # Where published files keep their weights; what lies beside them is the state of a training.
 CONTAINERS = ("model", "state_dict", "module")
 SAFETENSORS = {
@@ -85,7 +87,10 @@ def open_file(path: Path) -> WeightFile:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(HEAD_BYTES)
+        mistaken = what_file(head, path.stat().st_size)
+        if mistaken is not None:
+            raise CheckpointError(f"{path}: {mistaken}")
         if head[8:9] == b"{":  # first, as the length before it may begin like anything else
             return WeightFile(path=path, tensors=_safetensors(path))
         if head[:4] == b"PK\x03\x04":
@@ -101,9 +106,13 @@ def _safetensors(path: Path) -> dict[str, LazyTensor]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > min(MAX_HEADER_BYTES, size - 8):
+        if length > MAX_HEADER_BYTES:
             raise CheckpointError(
-                f"{path}: its header says {length} bytes, the file has {size} and at most {MAX_HEADER_BYTES} are read"
+                f"{path}: its safetensors header says that it has {length} bytes; at most {MAX_HEADER_BYTES} are read"
+            )
+        if length > size - 8:
+            raise CheckpointError(
+                f"{path}: cut off within its header, which has {length} bytes, the file {size}; {AGAIN}"
             )
         try:
             header = json.loads(file.read(length), object_pairs_hook=_unique)
@@ -121,7 +130,7 @@ def _safetensors(path: Path) -> dict[str, LazyTensor]:
         if begin != end or after - begin != prod(shape) * dtype.itemsize or start + after > size:
             raise CheckpointError(
                 f"{path}: {name} lies at bytes {begin} to {after}, which does not fit its shape {shape}, its neighbour "
-                f"or the file's {size} bytes; the file is damaged or cut off"
+                f"or the file's {size} bytes; the file is damaged or cut off, {AGAIN}"
             )
         end = after
         tensors[name] = LazyTensor(tuple(shape), dtype, partial(_read, path, start + begin, tuple(shape), dtype))
@@ -181,7 +190,7 @@ def _checked_zip(path: Path) -> list[tuple[int, int]]:
         with zipfile.ZipFile(path) as archive:
             entries, directory = archive.infolist(), archive.start_dir
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise CheckpointError(f"{path}: its zip directory is damaged ({error}); the file may be cut off") from error
+        raise CheckpointError(f"{path}: its zip directory is damaged ({error}) or cut off; {AGAIN}") from error
     if len(entries) > MAX_TENSORS:
         raise CheckpointError(f"{path}: {len(entries)} entries; at most {MAX_TENSORS} are read")
     packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]

@@ -1,6 +1,5 @@
 """Writes a model folder that `avllm.load` and the Auto classes of `transformers` open."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avllm.checkpoints.load import _quiet
+from avllm.checkpoints.swap import written_whole
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 
 
@@ -18,7 +18,7 @@ def save_model(
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Saves weights, configuration and processor. The folder appears whole or not at all.
+    """Saves weights, configuration and processor. At any moment the folder is the old one or the new one, whole.
 
     Args:
         model: the model; it is not changed.
@@ -27,20 +27,15 @@ def save_model(
         dtype: of the stored floating-point weights; that of the model by default. float16 halves the size of a model
             that is loaded as float32.
     """
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with _quiet():
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
-    if dtype is not None:
-        _store_as(partial, dtype)
-    for file in partial.glob("*.safetensors"):  # safetensors writes for the owner alone
-        file.chmod((partial / "config.json").stat().st_mode)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial.rename(folder)
-    return folder
+    with written_whole(folder) as unfinished:
+        with _quiet():
+            model.save_pretrained(unfinished)
+            processor.save_pretrained(unfinished)
+        if dtype is not None:
+            _store_as(unfinished, dtype)
+        for file in unfinished.glob("*.safetensors"):  # safetensors writes for the owner alone
+            file.chmod((unfinished / "config.json").stat().st_mode)
+    return Path(folder)
 
 
 def _store_as(folder: Path, dtype: torch.dtype) -> None:

@@ -1,23 +1,27 @@
 """What a user points at: files and folders of published weights, as sets of tensors that are still in their files."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from avllm.checkpoints.reading import LazyTensor, WeightFile, open_file
+from avllm.checkpoints.mistaken import AGAIN, is_state, what_file, what_folder
+from avllm.checkpoints.reading import HEAD_BYTES, LazyTensor, WeightFile, open_file
 from avllm.errors import CheckpointError
 
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # Files of a training beside the weights; none holds weights, and some hold pickled objects.
 NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states")
 MAX_JSON_BYTES = 64_000_000
 MAX_DEPTH = 2
+CHECKPOINT = re.compile(r"checkpoint-\d+")
+NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})\.(safetensors|bin)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,7 @@ class Source:
         config: `config.json` beside the weights, or the settings inside the file; empty when there is none.
         adapter: `adapter_config.json` beside an adapter's weights.
         tokenizer: folder that holds a tokenizer beside the weights.
+        notes: what else there is to say of it.
     """
 
     path: Path
@@ -37,6 +42,7 @@ class Source:
     config: dict[str, Any] = field(default_factory=dict)
     adapter: dict[str, Any] = field(default_factory=dict)
     tokenizer: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -70,7 +76,7 @@ def open_sources(path: Path) -> list[Source]:
         raise CheckpointError(f"{path}: no such file or folder; expected published weights")
     found = [_file_source(path)] if path.is_file() else _folder(path, MAX_DEPTH)
     if not found:
-        raise CheckpointError(f"{path}: holds no weights ({', '.join(SUFFIXES)})")
+        raise CheckpointError(f"{path}: {what_folder(path)}")
     return found
 
 
@@ -83,9 +89,14 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CheckpointError(f"{path}: {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+        data = json.loads(content.decode("utf-8-sig"))
+    except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    except (ValueError, RecursionError) as error:
+        mistaken = what_file(content[:HEAD_BYTES], len(content))
+        cause = f"is no JSON ({error})" if mistaken is None or content.lstrip()[:1] in (b"{", b"[") else mistaken
+        raise CheckpointError(f"{path}: {cause}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected names and values, got a {type(data).__name__}")
     return data
@@ -106,7 +117,7 @@ def _file_source(path: Path) -> Source:
 
 def _folder(folder: Path, depth: int) -> list[Source]:
     files = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES and path.is_file()]
-    files = [path for path in files if not path.name.startswith(NOT_WEIGHTS)]
+    files = [path for path in files if not path.name.startswith(NOT_WEIGHTS) and not is_state(path)]
     found, shards = [], _shards(folder, files)
     if shards:
         files = [path for path in files if path not in shards and not _is_copy(path, shards)]
@@ -114,14 +125,24 @@ def _folder(folder: Path, depth: int) -> list[Source]:
         _check_index(folder, opened)
         found.append(Source(path=folder, files=opened, config=_config(folder), tokenizer=_tokenizer(folder)))
     found += [_file_source(path) for path in files]
-    if depth and not shards and not (folder / "config.json").is_file():
-        for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    state = [path.name for path in below if is_state(path)]
+    if depth and not shards and not (found and (folder / "config.json").is_file()):
+        # Beside an adapter at the end of a training lie its checkpoints, which are older states of the same.
+        below = [path for path in below if not is_state(path) and not (found and CHECKPOINT.fullmatch(path.name))]
+        checkpoints = [path.name for path in below if CHECKPOINT.fullmatch(path.name)]
+        if len(checkpoints) > 1:
+            raise CheckpointError(f"{folder}: holds several checkpoints ({', '.join(checkpoints)}); give one of them")
+        for child in below:
             found += _folder(child, depth - 1)
+    if found and state:
+        note = f"{', '.join(state)} beside it: the state of a training, left out"
+        found[0] = replace(found[0], notes=(*found[0].notes, note))
     return found
 
 
 def _shards(folder: Path, files: list[Path]) -> list[Path]:
-    """The files of one model: those of its index, or the one file that a model is saved as."""
+    """The files of one model: those of its index, those that are numbered, or the one that a model is saved as."""
     for index in INDEXES:
         if (folder / index).is_file():
             names = _weight_map(folder / index)
@@ -129,7 +150,20 @@ def _shards(folder: Path, files: list[Path]) -> list[Path]:
     for name in ("model.safetensors", "pytorch_model.bin"):
         if folder / name in files:
             return [folder / name]
-    return []
+    numbered = [match for path in files if (match := NUMBERED.fullmatch(path.name)) is not None]
+    if not numbered:
+        return []
+    first = max(numbered, key=lambda match: match[3])  # safetensors, if there are both
+    names = [f"{first[1]}-{number:05d}-of-{first[2]}.{first[3]}" for number in range(1, int(first[2]) + 1)]
+    _require_shards(folder, names, "its shards are numbered")
+    return [folder / name for name in names]
+
+
+def _require_shards(folder: Path, names: Iterable[str], why: str) -> None:
+    absent = [name for name in sorted(names) if not (folder / name).is_file()]
+    if absent:
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        raise CheckpointError(f"{folder}: {', '.join(absent[:3])}{more} is missing; {why}; {AGAIN}")
 
 
 def _weight_map(index: Path) -> Mapping[str, str]:
@@ -139,8 +173,7 @@ def _weight_map(index: Path) -> Mapping[str, str]:
     for name in set(names.values()):
         if Path(name).name != name or name.startswith("."):
             raise CheckpointError(f"{index}: {name!r} is no file of this folder; refused")
-        if not (index.parent / name).is_file():
-            raise CheckpointError(f"{index.parent}: {name} is missing; the index names it, download it")
+    _require_shards(index.parent, set(names.values()), f"{index.name} names it")
     return names
 
 

@@ -17,13 +17,22 @@ from avllm.checkpoints.families import FAMILIES
 from avllm.checkpoints.kinds import LLAVA_LIKE, VIDEO_LLAVA
 from avllm.checkpoints.load import base_name, find_model, load_config
 from avllm.checkpoints.mapping import Mapped, Part, known, map_part, named
-from avllm.checkpoints.overlays import LORA, TRAINED, adapted_weights, lora_pairs, told_beside, trained_beside
+from avllm.checkpoints.overlays import (
+    LORA,
+    TRAINED,
+    adapted_weights,
+    kept_in_full,
+    lora_pairs,
+    told_beside,
+    trained_beside,
+)
 from avllm.checkpoints.reading import LazyTensor, WeightFile, open_file
 from avllm.checkpoints.rename import Convert, matches, unshared_state
 from avllm.checkpoints.rename import Part as Joined
 from avllm.checkpoints.shards import Planned, checked, digest
-from avllm.checkpoints.sources import Source, open_sources
+from avllm.checkpoints.sources import Source
 from avllm.checkpoints.videollama2 import DECODERS
+from avllm.checkpoints.wrapped import open_given
 from avllm.errors import CheckpointError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
 
@@ -54,7 +63,7 @@ def convert_adapter(
     out = Path(out)
     if out.exists():
         raise CheckpointError(f"--out {out}: exists already; expected a new folder")
-    given = [source for path in paths for source in open_sources(Path(path))]
+    given = open_given(paths)
     adapter, trained = _apart(given)
     config, system, family = _base_of(base)
     _require_same_model(told_beside(adapter, trained), system, family, base)
@@ -128,7 +137,8 @@ def _mapped(
 ) -> Mapped:
     """The adapted weights, without data, and the trained ones, by the name tables of whole checkpoints."""
     tables, whole = FAMILIES[family].tables(system), unshared_state(model)[0]
-    sources = [(adapter, adapted_weights(adapter))]
+    sources, whole_beside = [(adapter, adapted_weights(adapter))], kept_in_full(adapter)
+    sources += [(adapter, whole_beside)] if whole_beside else []
     sources += [(trained, trained_beside(trained))] if trained is not None else []
     parts = [map_part(_with(source, tensors), known(source), tables, whole) for source, tensors in sources]
     assert isinstance(model.config, AvllmConfig)
@@ -166,9 +176,8 @@ def _write(
     state: dict[str, Tensor] = {}
     for key, tensor in adapter.tensors.items():
         match = LORA.fullmatch(key)
-        assert match is not None
-        module = modules.get(f"{match['module']}.weight")
-        if module is not None:  # else it was dropped
+        module = None if match is None else modules.get(f"{match['module']}.weight")
+        if match is not None and module is not None:  # else it was dropped, or stands below in full
             item = Planned(
                 name=f"{TRAINED}{module}.lora_{match['part']}.weight",
                 shape=tensor.shape,

@@ -65,6 +65,14 @@ def tables(system: System) -> dict[str, Table]:
     image, clip = under(ENCODER, image_tower(video.encoder)), under(ENCODER, video_tower(video.encoder))
     connector = before("model.mm_projector.", under(CONNECTOR, projector(video.connector)))
     decoder = under(DECODER, decoder_table(system.decoder))
+    port = {
+        **before("image_tower.vision_model.", image),
+        **before("video_tower.vision_model.", clip),
+        **before("image_tower.", image),  # as transformers 5 saves a model that was trained anew
+        **before("video_tower.", clip),
+        "multi_modal_projector.linear_1.{w}": f"{CONNECTOR}layers.0.{{w}}",
+        "multi_modal_projector.linear_2.{w}": f"{CONNECTOR}layers.2.{{w}}",
+    }
     return {
         "model": {
             **before("model.image_tower.image_tower.", image),
@@ -76,13 +84,12 @@ def tables(system: System) -> dict[str, Table]:
         "languagebind_image": {**before("vision_model.", image), **TEXT_HALF},
         "languagebind_video": {**before("vision_model.", clip), **TEXT_HALF},
         "hf": {
-            **before("image_tower.vision_model.", image),
-            **before("video_tower.vision_model.", clip),
-            **before("image_tower.", image),  # as transformers 5 saves a model that was trained anew
-            **before("video_tower.", clip),
-            "multi_modal_projector.linear_1.{w}": f"{CONNECTOR}layers.0.{{w}}",
-            "multi_modal_projector.linear_2.{w}": f"{CONNECTOR}layers.2.{{w}}",
+            **port,
             **before("language_model.", decoder),
+            # The same model in transformers since 4.52, where it is called by other names.
+            **before("model.", port),
+            **{f"model.language_model.{name.removeprefix('model.')}": to for name, to in decoder.items()},
+            "lm_head.weight": decoder["lm_head.weight"],
         },
         "decoder": decoder,
     }

@@ -50,10 +50,11 @@ def _add_features(commands) -> None:
 
 
 def _features(args: argparse.Namespace) -> int:
+    from avllm.nano.data import DATASETS
     from avllm.training.feature_engines import extract
 
     names = ("out", "workers", "engine", "dtype", "batch", "decoders", "shard_size", "isolate")
-    summary = extract(args.stage, args.overrides, **{name: getattr(args, name) for name in names})
+    summary = extract(args.stage, args.overrides, datasets=DATASETS, **{name: getattr(args, name) for name in names})
     for entry in summary.unreadable:
         print(f"unreadable: {entry.source}: {entry.reason}", file=sys.stderr)
     print(f"{summary}\nthe store is {args.out}; train on it with: avllm train {args.stage} features={args.out}")

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from avllm.errors import CheckpointError, NumericError
 from avllm.model.configuration import AvllmConfig, BranchConfig, System
+from avllm.model.four_bits import keep_own_weights
 from avllm.model.splice import splice
 
 # The media (or features) of one branch for a whole batch: one tensor, or a list when clips differ in length.
@@ -125,6 +126,7 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         faults = [f"{what} {', '.join(found[key][:8])}" for key, what in _FAULTS.items() if found[key]]
         if faults:
             raise CheckpointError(f"{pretrained_model_name_or_path}: {'; '.join(faults)}; convert or save it again")
+        keep_own_weights(model)
         return (model, info) if output_loading_info else model
 
     def get_input_embeddings(self) -> nn.Module:

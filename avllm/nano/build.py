@@ -3,7 +3,6 @@
 import logging
 import multiprocessing
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +25,13 @@ GATES: Mapping[str, Mapping[str, float]] = {
 QUICK_STEPS = {"video_stage1": 120, "video_stage2": 220, "audio_stage1": 100, "audio_stage2": 200}
 QUICK_CLIPS = 1500
 POLL_S = 0.5
+# What each stage starts from, as the YAMLs in train_configs/nano name it for the folder that is built into by default.
+STARTS = {
+    "video_stage1": "{out}/parts/start_video",
+    "video_stage2": "{out}/video_stage1",
+    "audio_stage1": "{out}/parts/start_audio",
+    "audio_stage2": "[{out}/audio_stage1, {out}/video_stage2]",
+}
 
 
 class BuildError(AvllmError):
@@ -70,7 +76,6 @@ def finish(stage: Path, target: Path) -> Path:
     model = AvllmForConditionalGeneration.from_pretrained(stage)
     assert isinstance(model, AvllmForConditionalGeneration)
     model.half()
-    shutil.rmtree(target, ignore_errors=True)
     save_model(model, AvllmProcessor.from_pretrained(stage), target)
     return target
 
@@ -126,13 +131,12 @@ def _stage(out: Path, name: str, seed: int, quick: bool) -> None:
     from avllm.nano.data import DATASETS
     from avllm.training import train
 
-    inits = {
-        "video_stage1": f"{out}/parts/start_video",
-        "video_stage2": f"{out}/video_stage1",
-        "audio_stage1": f"{out}/parts/start_audio",
-        "audio_stage2": f"[{out}/audio_stage1, {out}/video_stage2]",
-    }
-    overrides = [f"init={inits[name]}", f"output={out / name}", f"seed={42 + seed}", f"data.0.seed={seed}"]
+    overrides = [
+        f"init={STARTS[name].format(out=out)}",
+        f"output={out / name}",
+        f"seed={42 + seed}",
+        f"data.0.seed={seed}",
+    ]
     if quick:
         overrides += [f"schedule.steps_per_epoch={QUICK_STEPS[name]}", f"data.0.clips={QUICK_CLIPS}"]
     train(f"nano/{name}.yaml", overrides, resume=True, datasets=DATASETS)

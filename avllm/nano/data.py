@@ -1,7 +1,9 @@
 """nano's kinds of dataset for `avllm train`: scenes drawn at random, seen through the frozen parts of a system."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+BUILD = "avllm nano build"  # makes what stages of this data start from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,8 @@ class NanoVideo:
         ratio: share among a stage's datasets.
     """
 
+    MADE_BY: ClassVar[str] = BUILD
+    DRAWS_FEATURES: ClassVar[bool] = True
     clips: int = 5000
     questions: Literal["captions", "all"] = "all"
     words: float = 0.0
@@ -49,6 +53,8 @@ class NanoAudio:
         ratio: share among a stage's datasets.
     """
 
+    MADE_BY: ClassVar[str] = BUILD
+    DRAWS_FEATURES: ClassVar[bool] = True
     samples: int = 6000
     pictures: int = 2400
     questions: Literal["captions", "all"] = "all"

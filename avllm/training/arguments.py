@@ -24,6 +24,7 @@ def arguments(stage: Stage, folder: Path) -> TrainingArguments:
         max_steps=stage.schedule.num_steps,
         per_device_train_batch_size=stage.batch,
         gradient_accumulation_steps=stage.accumulation,
+        average_tokens_across_devices=True,
         learning_rate=stage.schedule.lr,
         max_grad_norm=stage.optimizer.clip_norm or 0.0,
         logging_strategy="steps",

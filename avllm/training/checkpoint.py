@@ -1,9 +1,12 @@
 """The state of a run on disk: written whole or not at all, the last good one is never lost."""
 
+import fcntl
 import json
 import os
+import platform
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from avllm.errors import CheckpointError
+from avllm.checkpoints.swap import sync, sync_folder
+from avllm.errors import CheckpointError, ConfigError
 
 TRAINABLE = "trainable.safetensors"
-PREFIX, UNFINISHED = "step-", ".unfinished-"
+PREFIX, UNFINISHED, IN_USE = "step-", ".unfinished-", ".in_use"
 
 
 def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int, also: Collection[Path] = ()) -> Path:
@@ -47,6 +51,40 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int, a
     return target
 
 
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of an output folder for the time of a block; with the process the hold on it ends as well.
+
+    Raises:
+        ConfigError: another process trains into it.
+    """
+    if int(os.environ.get("RANK", 0)):  # process 0 of torchrun holds it for all
+        yield
+        return
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / IN_USE
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            # Of this process alone: its readers, which outlive it for seconds after kill -9, must not hold it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"output: process {file.read().strip() or '?'} trains into {folder} right now; wait for its end, or "
+                f"give another folder (output=...)"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if is_new and not any(folder.iterdir()):
+                folder.rmdir()
+
+
 def stored(folder: Path) -> list[Path]:
     """Folders of stored states, oldest first; what a crash left half written is not among them."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
@@ -60,24 +98,6 @@ def folder_of(folder: Path, step: int) -> Path:
 def step_of(checkpoint: Path) -> int:
     """Steps done in a stored state."""
     return int(checkpoint.name.removeprefix(PREFIX))
-
-
-def sync(folder: Path) -> None:
-    """Forces the files of a folder, and its list of them, onto the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Forces the list of files of a folder onto the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def replace_text(path: Path, text: str) -> None:

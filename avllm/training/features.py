@@ -125,7 +125,11 @@ class Plan:
     def __init__(self, stage: Stage, processor: Any, branches: Sequence[str], *, shard_size: int) -> None:
         context = Context(processor=processor, modality=stage.modality, seed=stage.seed)
         held_out = stage.held_out.data if stage.held_out is not None else ()
-        self.sources = [config.build(context) for config in (*stage.data, *held_out)]
+        # Datasets that draw features hold no media.
+        self.sources = [
+            () if getattr(config, "DRAWS_FEATURES", False) else config.build(context)
+            for config in (*stage.data, *held_out)
+        ]
         self.names = [f"data.{i}" for i in range(len(stage.data))] + [
             f"held_out.data.{i}" for i in range(len(held_out))
         ]
@@ -190,8 +194,8 @@ class Work:
         used = {name: branches[name] for name, _ in self.plan.shards}
         if not used:
             raise ConfigError(
-                "the stage has no media that a frozen encoder sees: features are made for branches whose encoder is "
-                "not among the trainable parts"
+                "the stage has no media that a frozen encoder sees: features are made of datasets that hold media "
+                "(nano's own draw features themselves), for branches whose encoder is not among the trainable parts"
             )
         begin(job.out, job.dtype, {name: describe(branch, name, self.processor) for name, branch in used.items()})
         self.store = FeatureStore(job.out, self.processor)

@@ -125,14 +125,14 @@ class Watch(TrainerCallback):
             if batch:
                 num = int((batch["labels"][:, 1:] != IGNORED).sum())
                 loss = float(model(**to_device(batch)).loss)
-                total += torch.tensor([loss * num, num], dtype=torch.float64) if counts else 0
+                total += torch.tensor([loss * num, num], dtype=torch.float64) if counts and num else 0
         for module in was_training:
             module.training = True
         if self.world > 1:
             total = _summed(total)
         self._tell(unreadable)
         if total[1] == 0:
-            raise DataError("held_out: none of the samples could be read")
+            raise DataError("held_out: none of the samples could be read, or nothing in them is to be learned")
         return float(total[0] / total[1])
 
     def _batches(self) -> Iterator[tuple[dict[str, Any], bool]]:

@@ -11,13 +11,15 @@ import torch
 import yaml
 from torch import nn
 
-from avllm.checkpoints.adapters import save_adapter
+from avllm.checkpoints.adapters import ADAPTER, save_adapter
 from avllm.checkpoints.load import base_name
+from avllm.checkpoints.swap import sync, sync_folder
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.data.grouping import Outlines
 from avllm.data.ready import require_ready
 from avllm.errors import ConfigError
 from avllm.extras import require
+from avllm.model.four_bits import keep_own_weights
 from avllm.training import checkpoint
 from avllm.training.adapter import add_adapter, freeze_beside_adapter, full_weights
 from avllm.training.arguments import arguments
@@ -55,12 +57,17 @@ def train(
 
     Raises:
         MissingPackage: of the extra `train`.
-        ConfigError: a fault in the stage, or an output folder that holds another run.
+        ConfigError: a fault in the stage, or an output folder that holds another run or a model, or is in use.
         Stopped: Ctrl-C; the state is stored.
     """
     settings, plain = read_stage(stage, overrides, datasets={**DATASETS, **(datasets or {})})
     require("train", "accelerate", *(["peft"] if settings.adapter else []), purpose="training")
     folder = Path(settings.output)
+    with checkpoint.in_use(folder):
+        return _train(settings, plain, folder, resume=resume)
+
+
+def _train(settings: Stage, plain: Mapping[str, Any], folder: Path, *, resume: bool) -> Path:
     newest = _to_resume(plain, folder, resume)
     if (folder / RECORD).exists():
         logger.warning("%s is finished already", folder)
@@ -178,7 +185,7 @@ def export(
     parameters = dict(model.named_parameters())
     trained_weights = {name: parameters[name].detach().cpu().contiguous() for name in trained}
     checkpoint.save_weights(trained_weights, unfinished / checkpoint.TRAINABLE)
-    checkpoint.sync(unfinished)
+    sync(unfinished)
     for path in sorted(unfinished.iterdir()):
         path.replace(folder / path.name)
     unfinished.rmdir()
@@ -199,7 +206,7 @@ def export(
             "unreadable": trainer.watch.num_unreadable,
         }
     checkpoint.replace_json(folder / RECORD, record)
-    checkpoint.sync_folder(folder)
+    sync_folder(folder)
 
 
 def _make_ready(model: nn.Module, settings: Stage) -> tuple[list[str], Any]:
@@ -221,6 +228,9 @@ def _make_ready(model: nn.Module, settings: Stage) -> tuple[list[str], Any]:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if settings.quantization is not None:
+        # So that the loss on held-out data is that of the weights that are trained.
+        keep_own_weights(model, repacked_copies=False)
     if settings.gradient_checkpointing:
         recompute_activations(model)
     return trained, adapted
@@ -236,8 +246,14 @@ def _to_resume(plain: Mapping[str, Any], folder: Path, resume: bool) -> Path | N
     """The newest checkpoint, if the run is to go on from one.
 
     Raises:
-        ConfigError: the folder holds a run and `resume` is off, or the run had another stage.
+        ConfigError: the folder holds a run and `resume` is off, the run had another stage, or there is a model in it.
     """
+    model = next((name for name in ("config.json", ADAPTER) if (folder / name).is_file()), None)
+    if model is not None and not (folder / "stage.yaml").is_file():
+        raise ConfigError(
+            f"output: {folder} holds a model that no stage trained ({model}), it would be written over; "
+            f"give another folder (output=...)"
+        )
     checkpoints = checkpoint.stored(folder / "checkpoints")
     has_run = bool(checkpoints) or (folder / RECORD).exists()
     if not resume:

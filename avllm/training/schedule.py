@@ -42,7 +42,7 @@ class Schedule:
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps: expected 0 or more, got {self.warmup_steps}")
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr: expected a rate above 0, got {self.lr}")
         for name in ("min_lr", "warmup_start_lr"):
             if not 0 <= getattr(self, name) <= self.lr:

@@ -1,5 +1,6 @@
 """A training stage as typed data: one YAML of `train_configs/`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -31,8 +32,14 @@ class Optimizer:
     part_lr: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not (0 <= self.weight_decay < math.inf and 0 <= self.eps < math.inf):
+            raise ValueError(f"expected weight_decay and eps of 0 or more, got {self.weight_decay} and {self.eps}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: expected two from 0 to below 1, got {list(self.betas)}")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ValueError(f"clip_norm: expected a norm above 0, or null to clip nothing, got {self.clip_norm}")
         for name, rate in self.part_lr.items():
-            if not rate > 0:
+            if not 0 < rate < math.inf:
                 raise ValueError(f"part_lr.{name}: expected a rate above 0, got {rate}")
 
 
@@ -59,6 +66,8 @@ class Adapter:
     def __post_init__(self) -> None:
         if self.r < 1:
             raise ValueError(f"r: expected 1 or more, got {self.r}")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha: expected a number above 0, got {self.alpha}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected a share from 0 to below 1, got {self.dropout}")
 
@@ -154,6 +163,9 @@ class Stage:
         group_by: put samples of the same kinds of media and of similar length into one batch, so that little is padded.
         batch: samples per process and step (with `accumulation`, per part of a step).
         accumulation: batches whose gradients make one step.
+        accumulation_mean: over what the loss of a step is the mean. tokens: over all learned tokens of its batches and
+            processes, so that 2 x 4 samples make the step that 8 x 1 make. micro_batch: over the means of its batches
+            and processes, as the published systems train, where short answers weigh more.
         max_text_tokens: longest text of a sample; None is without limit.
         max_unreadable: highest share of samples whose media cannot be read; more stops the run.
         workers: processes that read data; 0 reads between the steps.
@@ -179,6 +191,7 @@ class Stage:
     group_by: Literal["none", "modality_length"] = "none"
     batch: int = 32
     accumulation: int = 1
+    accumulation_mean: Literal["tokens", "micro_batch"] = "tokens"
     max_text_tokens: int | None = None
     max_unreadable: float = 0.01
     workers: int = 0
@@ -200,8 +213,13 @@ class Stage:
             raise ValueError("quantization: weights in 4 bits cannot be trained; add an adapter, or leave it out")
         if self.quantization and self.distributed == "fsdp":
             raise ValueError("distributed: weights in 4 bits cannot be sharded; use ddp, or leave out quantization")
-        if self.workers < 0:
-            raise ValueError(f"workers: expected 0 or more, got {self.workers}")
+        for name in ("workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.max_text_tokens is not None and self.max_text_tokens < 1:
+            raise ValueError(f"max_text_tokens: expected 1 or more, or null, got {self.max_text_tokens}")
+        if not self.output.strip():
+            raise ValueError("output: expected a folder, got an empty text")
         if not 0 <= self.max_unreadable <= 1:
             raise ValueError(f"max_unreadable: expected a share from 0 to 1, got {self.max_unreadable}")
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avllm.checkpoints.adapters import is_adapter
-from avllm.checkpoints.load import _quiet, dtype_of, find_model, load_config, quantization_config
+from avllm.checkpoints.adapters import is_adapter, is_quantized
+from avllm.checkpoints.load import HUB_ID, SHIPPED, _quiet, dtype_of, find_model, load_config, quantization_config
 from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.save import save_model
 from avllm.errors import CheckpointError, ConfigError
@@ -66,11 +66,18 @@ def open_branches(settings: Stage) -> tuple[dict[str, Branch], AvllmProcessor]:
 
 def _checked_starts(settings: Stage) -> tuple[str, ...]:
     for index, start in enumerate(settings.starts):
-        if is_adapter(Path(start)):
+        folder = Path(start)
+        # Of a name with one slash in it, a folder beside others is missing; else it may be on the hub.
+        may_be_elsewhere = start in SHIPPED or (HUB_ID.fullmatch(start) is not None and not folder.parent.is_dir())
+        if not folder.is_dir() and (index or not may_be_elsewhere):
+            made_by = next((item.MADE_BY for item in settings.data if hasattr(item, "MADE_BY")), None)
+            advice = f"make it with: {made_by}" if made_by else "expected a model, or the output of a finished stage"
+            raise ConfigError(f"init.{index}: {start}: no such folder; {advice} (or give another one: init=...)")
+        if is_adapter(folder):
             raise ConfigError(
                 f"init.{index}: {start} is an adapter; make it a whole model first: avllm merge {start} --out FOLDER"
             )
-        if index and not (Path(start) / RECORD).is_file():
+        if index and not (folder / RECORD).is_file():
             raise ConfigError(f"init.{index}: {start} has no {RECORD}; expected the output folder of a finished stage")
     return settings.starts
 
@@ -99,6 +106,11 @@ def _open_system(name: str, settings: Stage) -> tuple[Any, Any]:
     # Stages on stored features and ids need no processor, so a folder without one can be trained.
     has_processor = not (Path(name) / "config.json").is_file() or (Path(name) / "processor_config.json").is_file()
     folder = find_model(name) if has_processor else Path(name)
+    if has_processor and is_quantized(load_config(folder)):
+        raise ConfigError(
+            f"init: {name} holds quantised weights; start from the model that they were made of, which quantization: "
+            f"nf4 holds in 4 bits while it trains"
+        )
     options: dict[str, Any] = {"dtype": "auto"}
     if settings.quantization is not None:
         dtype = dtype_of(settings.precision)

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from avllm.data.collate import IGNORED
 from avllm.data.mixture import Mixture, Order
 from avllm.errors import DataError, NumericError
 from avllm.training import checkpoint
@@ -76,8 +78,8 @@ class StageTrainer(Trainer):
         if self.is_sharded:  # it is wrapped for autocast alone: no copies of it are kept in step
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.remove_callback(PrinterCallback)  # the log and the progress bar are ours
-        # The loss is the mean over the targets of each batch, as published, also with accumulation.
-        self.model_accepts_loss_kwargs = False
+        # Whether the model is told how many tokens the whole step learns, to divide by them.
+        self.model_accepts_loss_kwargs = stage.accumulation_mean == "tokens"
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches from the start of `order`, which knows its process: accelerate must not deal them out again."""
@@ -113,17 +115,36 @@ class StageTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler  # type: ignore[return-value]
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor | None]:
+        """The batches of a step, and how many tokens all processes learn in it; None as published, by each batch."""
+        batches = list(islice(epoch_iterator, num_batches))
+        if self.stage.accumulation_mean == "micro_batch":
+            return batches, None
+        # Also where nothing could be read: each process must take part in the sum.
+        num_tokens = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches if "labels" in batch)
+        total = self.accelerator.reduce(torch.tensor(num_tokens, device=device), "sum")
+        assert isinstance(total, Tensor)
+        return batches, total
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> Tensor:
         """One part of a step.
 
         Raises:
             NumericError: the loss is not finite; the samples are named, no weight has changed by them.
-            DataError: too many samples could not be read.
+            DataError: too many samples could not be read, or nothing in the step is to be learned.
         """
         self.last_ids = inputs.pop("ids")
         self._count_unreadable(inputs.pop("unreadable"))
         if not inputs:
             return self._empty_step(model)
+        if num_items_in_batch is not None and num_items_in_batch == 0:
+            shown = ", ".join(self.last_ids[:MAX_LISTED])
+            raise DataError(
+                f"step {self.state.global_step + 1}: nothing in it is to be learned; samples: {shown}; "
+                f"look at their answers with avllm data preview"
+            )
         if self.is_sharded:
             self._last_inputs = dict(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)

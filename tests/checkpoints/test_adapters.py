@@ -94,6 +94,28 @@ def test_a_quantised_decoder_answers_much_as_the_whole_one_does(kind, layer):
     assert not torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_an_adapter_is_not_added_to_quantised_weights(adapter, tmp_path, kind):
+    pytest.importorskip("bitsandbytes", reason="quantization needs avllm[quant]")
+    message = "cannot be added to quantised weights without rounding it away"
+    with pytest.raises(CheckpointError, match=message):
+        adapters.merge(load_model("nano", quantization=kind)[0], adapter)
+    adapted, _ = load_model(adapter, quantization=kind)
+    with pytest.raises(CheckpointError, match=message):
+        next(module for name, module in adapted.named_modules() if name.endswith("q_proj")).merge()  # as peft does
+
+    base, processor = load_model("nano", quantization=kind)
+    base.save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    folder = shutil.copytree(adapter, tmp_path / "on_quantised")
+    settings = json.loads((folder / adapters.ADAPTER).read_text())
+    (folder / adapters.ADAPTER).write_text(json.dumps({**settings, "base_model_name_or_path": str(tmp_path / "base")}))
+    with pytest.raises(CheckpointError, match=r"base model .*base holds quantised weights"):
+        merge_adapter(folder, tmp_path / "merged")
+    with pytest.raises(ConfigError, match="are quantised already; leave it out"):
+        load_model(tmp_path / "base", quantization=kind)
+
+
 def test_settings_that_cannot_be_had_are_refused():
     with pytest.raises(ConfigError, match="expected one of: fp32"):
         load_model("nano", dtype="float8")

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from avllm.checkpoints.load import load_model
 from avllm.errors import CheckpointError, ConfigError
 from avllm.nano.assemble import assemble
-from avllm.nano.build import BuildError, _in_parallel, build, finish
+from avllm.nano.build import STARTS, BuildError, _in_parallel, build, finish
+from avllm.nano.data import DATASETS
 from avllm.nano.tokenizer import slot_word_ids
+from avllm.training import read_stage, train
+from avllm.training.feature_engines import extract
 
 
 def _succeed(path: Path) -> None:
@@ -122,3 +126,26 @@ def test_a_quick_build_answers_far_above_chance_on_unseen_clips(tmp_path, caplog
     # By chance: thing 1/8, colour 1/8, hearing 1/9, caption under 1/400.
     least = {"thing": 0.5, "colour": 0.6, "hearing": 0.5, "caption": 0.15}
     assert all(shown[kind] >= value for kind, value in least.items()), shown
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_the_stages_start_from_what_a_build_leaves_and_write_elsewhere(name):
+    stage, plain = read_stage(f"nano/{name}", datasets=DATASETS)
+
+    assert plain["init"] == yaml.safe_load(STARTS[name].format(out="outputs/nano"))
+    assert not Path(stage.output).is_relative_to("outputs/nano")  # where a build has finished this stage already
+
+
+def test_without_a_build_the_stages_tell_the_command_that_makes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    for name in STARTS:
+        with pytest.raises(
+            ConfigError, match=r"init\.0: outputs/nano/.*: no such folder; make it with: avllm nano build"
+        ):
+            train(f"nano/{name}", datasets=DATASETS)
+
+
+def test_nano_draws_features_so_there_are_none_to_store(tmp_path):
+    with pytest.raises(ConfigError, match="nano's own draw features themselves"):
+        extract("nano/video_stage1", ["init=nano"], out=tmp_path / "features", datasets=DATASETS)

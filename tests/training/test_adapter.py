@@ -11,6 +11,7 @@ from avllm.chat.assistant import Assistant
 from avllm.checkpoints.load import load_model, merge_adapter
 from avllm.errors import ConfigError
 from avllm.training import checkpoint, train
+from avllm.training.progress import read_log
 from tests.training.media_system import save_media_system, write_layouts
 from tests.training.tiny_system import DATASETS, make_stage
 
@@ -122,6 +123,31 @@ def test_the_base_may_be_held_in_4_bits(tmp_path, root, layouts):
     weights = load_file(out / "adapter_model.safetensors")
     assert any(bool(weights[name].any()) for name in weights if "lora_B" in name)
     assert load_model(out)[1] is not None
+
+
+def test_in_4_bits_a_look_at_held_out_data_changes_nothing_and_a_run_goes_on_bit_by_bit(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="quantization needs avllm[quant]")
+    held_out = {"data": [{"kind": "tiny_features", "size": 5}], "every": 2}
+    stage = make_stage(tmp_path, adapter=LORA, quantization="nf4", held_out=held_out)
+    few = ["checkpoints.best=false"]
+    whole = train(stage, [*few, f"output={tmp_path}/whole"], datasets=DATASETS)
+    blind = train(stage, [*few, "held_out=null", f"output={tmp_path}/blind"], datasets=DATASETS)
+    part = train(stage, few, datasets=DATASETS)
+    for name in ("training.json", "trainable.safetensors", "adapter_model.safetensors", "adapter_config.json"):
+        (part / name).unlink()
+    newest = checkpoint.stored(part / "checkpoints")[-1]
+    newest.rename(newest.with_name(".gone"))
+
+    train(stage, few, resume=True, datasets=DATASETS)
+
+    looks = [row["held_out_loss"] for row in read_log(whole / "log.csv") if "held_out_loss" in row]
+    assert looks
+    assert all(loss > 0 for loss in looks)
+    expected = load_file(whole / "trainable.safetensors")
+    for other in (blind, part):
+        found = load_file(other / "trainable.safetensors")
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tests.training.tiny_system import DATASETS, save_tiny_system, write_stage
 PROGRAM = Path(__file__).with_name("tiny_system.py")
 PROJECTION = "branches.video.connector.projection"
 SHORT = {"schedule": {"steps_per_epoch": 6, "lr": 1e-2}, "checkpoints": {"every": 2}}
+UNEVEN = [{"kind": "tiny_features", "longer": True, "uneven": True}]
 HELD = {"data": [{"kind": "tiny_features", "size": 7}], "every": 3}
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="no gloo here")
@@ -69,10 +70,18 @@ def runs(tmp_path_factory):
     data = [{"kind": "tiny_features", "longer": True}]
     stages = {
         "two": (plain, {"trainable": [PROJECTION], "batch": 2, "data": data, "held_out": HELD}),
+        "parts": (plain, {"trainable": [PROJECTION], "batch": 1, "accumulation": 2, "data": UNEVEN, "held_out": HELD}),
         "dropout": (base, {"batch": 2, "data": data, "group_by": "modality_length"}),
         "sharded": (
             plain,
-            {"trainable": [PROJECTION, "decoder"], "batch": 2, "distributed": "fsdp", "held_out": HELD, "data": data},
+            {
+                "trainable": [PROJECTION, "decoder"],
+                "batch": 1,
+                "accumulation": 2,
+                "distributed": "fsdp",
+                "held_out": HELD,
+                "data": UNEVEN,
+            },
         ),
     }
     stages["killed"] = stages["dropout"]
@@ -80,7 +89,7 @@ def runs(tmp_path_factory):
         name: write_stage(root / f"{name}.yaml", init, root / name, **SHORT, **changes)
         for name, (init, changes) in stages.items()
     }
-    told = _run(*(paths[name] for name in ("two", "dropout", "sharded")))
+    told = _run(*(paths[name] for name in ("two", "parts", "dropout", "sharded")))
     _kill_at_step(paths["killed"], root / "killed", 3)
     assert not (root / "killed" / "training.json").exists()
     paths["cut"] = write_stage(root / "cut.yaml", plain, root / "cut", **SHORT, **stages["sharded"][1])
@@ -101,7 +110,11 @@ def _equal(a, b):
 
 @cache
 def _in_one_process(root, name):
-    return train(root / f"{name}.yaml", [f"output={root}/one_{name}", "batch=4", "distributed=ddp"], datasets=DATASETS)
+    return train(
+        root / f"{name}.yaml",
+        [f"output={root}/one_{name}", "batch=4", "accumulation=1", "distributed=ddp"],
+        datasets=DATASETS,
+    )
 
 
 def _is_like_one_process(root, name):
@@ -116,7 +129,7 @@ def _is_like_one_process(root, name):
     return one
 
 
-@pytest.mark.parametrize("name", ["two", "dropout", "sharded", "killed", "cut"])
+@pytest.mark.parametrize("name", ["two", "parts", "dropout", "sharded", "killed", "cut"])
 def test_there_were_two_processes(runs, name):
     record = json.loads((runs[0] / name / "training.json").read_text())
     assert (record["processes"], record["steps"]) == (2, 6)
@@ -127,6 +140,10 @@ def test_there_were_two_processes(runs, name):
 
 def test_two_processes_train_as_one_with_twice_the_batch(runs):
     _is_like_one_process(runs[0], "two")
+
+
+def test_parts_of_a_step_on_two_processes_make_the_step_of_one_with_the_whole_batch(runs):
+    _is_like_one_process(runs[0], "parts")
 
 
 def test_after_kill_9_two_processes_go_on_to_the_same_bits(runs):

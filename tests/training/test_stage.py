@@ -37,6 +37,16 @@ def test_reads_a_stage_with_kinds_of_a_higher_layer(tmp_path):
         (["precision=fp8"], "precision: got the text 'fp8', allowed are: fp32, bf16, fp16"),
         (["schedule.steps_per_epoch=0"], "schedule: steps_per_epoch"),
         (["batch=0"], "batch: expected 1 or more"),
+        (["accumulation=0"], "accumulation: expected 1 or more"),
+        (["accumulation_mean=sum"], "accumulation_mean: got the text 'sum', allowed are: tokens, micro_batch"),
+        (["schedule.lr=-1.0e-3"], "lr: expected a rate above 0"),
+        (["schedule.lr=.inf"], "lr: expected a rate above 0"),
+        (["optimizer.weight_decay=-0.1"], "optimizer: expected weight_decay and eps of 0 or more"),
+        (["optimizer.betas=[0.9, 1.5]"], "optimizer: betas: expected two from 0 to below 1"),
+        (["optimizer.clip_norm=0"], "optimizer: clip_norm: expected a norm above 0, or null"),
+        (["adapter.alpha=0"], "adapter: alpha: expected a number above 0"),
+        (["seed=-1"], "seed: expected 0 or more"),
+        (["max_text_tokens=0"], "max_text_tokens: expected 1 or more, or null"),
     ],
 )
 def test_names_the_wrong_key(tmp_path, overrides, message):

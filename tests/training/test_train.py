@@ -1,16 +1,19 @@
 import json
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from avllm.data import Order
 from avllm.errors import ConfigError, DataError, MediaError, NumericError
 from avllm.model.modeling import AvllmForConditionalGeneration
 from avllm.training import train
 from avllm.training.progress import read_log
-from tests.training.tiny_system import DATASETS, SLOT, make_stage, save_tiny_system, write_stage
+from tests.training.tiny_system import DATASETS, SLOT, TinyFeatures, make_stage, save_tiny_system, write_stage
 
 
 def test_trains_what_is_named_and_leaves_every_other_bit(tmp_path):
@@ -72,16 +75,62 @@ def test_learns_on_a_gpu_in_bf16_and_goes_on_from_a_checkpoint(tmp_path):
     assert train(stage, few, resume=True, datasets=DATASETS) == out
 
 
-def test_accumulation_gives_the_weights_of_the_whole_batch(tmp_path):
-    # The answers have equal length, so that the mean of means is the mean; dropout would differ.
-    stage = make_stage(tmp_path, trainable=["branches.video.connector.projection"])
-    few = ["schedule.steps_per_epoch=3", "mix=sample"]
+def _cut_in_parts(tmp_path, *overrides):
+    """Weights and losses of the same 8 samples a step, as 8 x 1, 2 x 4 and 1 x 8."""
+    data = [{"kind": "tiny_features", "uneven": True}]
+    stage = make_stage(tmp_path, trainable=["branches.video.connector.projection"], data=data)  # dropout would differ
+    runs = []
+    for batch, parts in ((8, 1), (2, 4), (1, 8)):
+        few = ["schedule.steps_per_epoch=4", f"batch={batch}", f"accumulation={parts}", f"output={tmp_path}/{batch}"]
+        out = train(stage, [*few, *overrides], datasets=DATASETS)
+        runs.append((load_file(out / "trainable.safetensors"), [row["loss"] for row in read_log(out / "log.csv")]))
+    return runs
 
-    whole = train(stage, [*few, "batch=4", f"output={tmp_path}/a"], datasets=DATASETS)
-    parts = train(stage, [*few, "batch=2", "accumulation=2", f"output={tmp_path}/b"], datasets=DATASETS)
 
-    a, b = (load_file(folder / "trainable.safetensors") for folder in (whole, parts))
-    assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+def test_accumulation_gives_the_step_of_the_whole_batch(tmp_path):
+    (whole, losses), *cut = _cut_in_parts(tmp_path)
+
+    for weights, others in cut:
+        assert others == pytest.approx(losses, abs=1e-5)
+        assert all(torch.allclose(whole[name], weights[name], atol=1e-6) for name in whole)
+
+
+def test_the_published_mean_weighs_short_answers_more(tmp_path):
+    (whole, _), _, (single, _) = _cut_in_parts(tmp_path, "accumulation_mean=micro_batch")
+
+    assert not all(torch.allclose(whole[name], single[name], atol=1e-4) for name in whole)
+
+
+def test_each_mean_is_what_it_says(tmp_path):
+    # At the first step of both the model is the same: the loss is known from single samples.
+    data = [{"kind": "tiny_features", "size": 4, "uneven": True}]
+    stage = make_stage(tmp_path, data=data, trainable=["branches.video.connector.projection"])
+    one = ["schedule.steps_per_epoch=1", "batch=1", "schedule.warmup_steps=0", "schedule.warmup_start_lr=0"]
+
+    def first_loss(name, *more):
+        out = train(stage, [*one, *more, f"output={tmp_path}/{name}"], datasets=DATASETS)
+        return read_log(out / "log.csv")[0]["loss"]
+
+    tokens, means = (
+        first_loss("a", "accumulation=4"),
+        first_loss("b", "accumulation=4", "accumulation_mean=micro_batch"),
+    )
+
+    order = Order([4], [1.0], num_batches=4, batch=1, seed=42)
+    source = TinyFeatures(TinyFeatures.Config(size=4, uneven=True))
+    model = AvllmForConditionalGeneration.from_pretrained(tmp_path / "base").eval()
+    losses, counts = [], []
+    for (draw,) in order:
+        record = source.record(draw.index, draw.seed)
+        with torch.no_grad():
+            out = model(
+                record.input_ids[None], labels=record.labels[None], features={"video": [record.features["video"]]}
+            )
+        losses.append(float(out.loss))
+        counts.append(int((record.labels != -100).sum()))
+    assert sorted(counts) == [2, 3, 6, 11]
+    assert means == pytest.approx(sum(losses) / 4, abs=1e-4)
+    assert tokens == pytest.approx(sum(map(lambda a, n: a * n, losses, counts)) / sum(counts), abs=1e-4)
 
 
 def test_stops_at_a_loss_that_is_no_number_and_names_the_samples(tmp_path):
@@ -100,6 +149,44 @@ def test_a_used_output_folder_needs_resume(tmp_path):
     with pytest.raises(ConfigError, match="holds a run already; go on with --resume"):
         train(stage, datasets=DATASETS)
     assert train(stage, resume=True, datasets=DATASETS) == out
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from avllm.training.checkpoint import in_use
+with in_use(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_runs_do_not_share_an_output_folder(tmp_path):
+    stage = make_stage(tmp_path, schedule={"steps_per_epoch": 2, "lr": 1e-2})
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match=f"output: process {other.pid} on .* trains into .*out right now"):
+            train(stage, resume=True, datasets=DATASETS)
+        other.kill()
+
+    # What was killed holds nothing, and a run leaves no mark.
+    assert not (train(stage, datasets=DATASETS) / ".in_use").exists()
+
+
+def test_a_model_that_no_stage_trained_is_not_written_over(tmp_path):
+    stage = make_stage(tmp_path)
+
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match=r"base holds a model that no stage trained \(config.json\)"):
+            train(stage, [f"output={tmp_path}/base"], resume=resume, datasets=DATASETS)
+
+
+def test_a_refused_stage_leaves_no_folder(tmp_path):
+    with pytest.raises(ConfigError, match=r"init\.0: .*nowhere: no such folder"):
+        train(make_stage(tmp_path), [f"init={tmp_path}/nowhere"], datasets=DATASETS)
+
+    assert not (tmp_path / "out").exists()
 
 
 def test_resume_refuses_a_changed_stage_and_names_the_key(tmp_path):

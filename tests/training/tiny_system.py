@@ -47,6 +47,7 @@ class TinyFeatures:
         size: int = 20
         broken: int | None = None
         longer: bool = False  # prompts of several lengths
+        uneven: bool = False  # answers of several lengths
         ratio: float = 1.0
 
         def build(self, context: Context) -> "TinyFeatures":
@@ -70,11 +71,12 @@ class TinyFeatures:
             feature = feature * float("nan")
         more = [6] * (index % 5) if self.config.longer else []
         answer = 3 + int(feature.sum() > 0) + 2 * (seed % 2)
+        answers = [answer] * (1 + (index % 4) ** 2 if self.config.uneven else 1) + [2]
         return Record(
             id=f"tiny[{index}]",
             features={"video": feature},
-            input_ids=torch.tensor([1, SLOT, SLOT, SLOT, *more, 5 + index % 7, answer, 2]),
-            labels=torch.tensor([-100] * (5 + len(more)) + [answer, 2]),
+            input_ids=torch.tensor([1, SLOT, SLOT, SLOT, *more, 5 + index % 7, *answers]),
+            labels=torch.tensor([-100] * (5 + len(more)) + answers),
         )
 
 

@@ -1,43 +1,34 @@
-"""Which of the options that an answer names it chooses: what is announced, what stands at its start, what alone is left."""
+"""Which of the options that an answer names it chooses: what is announced, what it begins with, what alone is left."""
 
 import re
 from collections.abc import Sequence
 from typing import Literal
 
-from avllm.evaluation.mentions import CALLED, HELPS, IS, SKIPPED, TEXT, Answer, Mention
+from avllm.evaluation.mentions import TEXT, Answer, Mention
+from avllm.evaluation.vocabulary import (
+    ANSWERS,
+    CALLED,
+    CHOOSES,
+    CONCLUDES,
+    HELPS,
+    IS,
+    LINKS,
+    NOT,
+    NOT_SO,
+    OPENS,
+    RIGHT,
+    SKIPPED,
+    STOPS,
+    WRONG,
+)
 from avllm.evaluation.words import CJK, final_part, in_english, plain, words
 from avllm.evaluation.yes_no import read_yes_no
 
 Standing = Literal["announced", "named", "asked", "ruled out"]
-_NOT = set(
-    "not never neither nor none no cannot without except excluding unlike instead than eliminate eliminated eliminating "
-    "exclude excluded reject rejected discard wrong incorrect false dont doesnt isnt cant".split()
-)
-_WRONG = set(
-    "wrong incorrect false inaccurate unlikely impossible implausible excluded eliminated discarded rejected invalid "
-    "irrelevant unsupported misleading mistaken fail fails contradict contradicts lacks contradicted inconsistent "
-    "distractor".split()
-)
-_RIGHT = set("correct right true answer best accurate likely likeliest appropriate better choice one suitable".split())
-_NOT_SO = _RIGHT | set("possible visible shown supported the this it consistent mentioned present seen".split())
-# A clause begins at one of these words and at any mark.
-_OPENS = set("but because since so therefore thus hence although though while whereas however if unless as when".split())
-_STOPS = {"that", "which", "who", "where", "and", "or"}
-# Words that say which option is meant, and the words that may stand between them and it.
-_ANSWERS = set("answer answers ans solution verdict conclusion selection pick guess response".split())
-_CHOOSES = set(
-    "choose chose chosen choosing select selected selecting picked picking say guess opt settle leaning lean vote "
-    "conclude prefer go going went determine deduce infer bet think believe suppose".split()
-)
-_CONCLUDES = set("so therefore thus hence finally overall ultimately consequently accordingly".split())
-_LINKS = IS | CALLED | SKIPPED | set(
-    "it it's that's that would will should must has have to the my our your final correct right likely proper appropriate "
-    "one indeed also here simply as follows below in with for on towards toward favor favour of this question i we i'd "
-    "i'll am both".split()
-)  # fmt: skip
 _MARKS_BETWEEN = set(":=-([,>{|\n")
 _IDIOMS = (
-    (r"\b(?:there(?:'s| is) )?(?:no|without(?: a| any)?|beyond(?: a| any)?) (?:doubt|question)\b(?: that)?|\bnot only\b", " "),
+    (r"\b(?:there(?:'s| is) )?(?:no|(?:without|beyond)(?: a| any)?) (?:doubt|question)\b(?: that)?", " "),
+    (r"\bnot only\b", " "),
     (r"\brather than\b|\binstead of\b|\bas opposed to\b|\brul(?:e|es|ing) out\b", " except "),
     (r"\bruled out\b", " excluded "),
     (r"\b(anything|everything|all|nothing|none) but\b", r"\1 except "),
@@ -61,8 +52,8 @@ def chosen_option(
         searches_text: whether texts count.
     """
     text = plain(final_part(output))
-    same = [index for index, some in enumerate(options) if any(words(one) == words(text) for one in some)]
-    if len(same) == 1 and words(text):
+    same = [index for index, some in enumerate(options) if _bare(text) in map(_bare, map(plain, some))]
+    if len(same) == 1:
         return same[0]
     marked = in_english(_with_texts_replaced(text, options))
     for form, written in _IDIOMS:
@@ -71,9 +62,14 @@ def chosen_option(
     found = reader.chosen(by_letter=True)
     if not found and searches_text:
         found = reader.chosen(by_letter=False)
-        said = read_yes_no(output) if len(found) != 1 else ""
+        names_letters = any(mention.by_letter for mention, _ in reader.standings)
+        said = read_yes_no(output) if len(found) != 1 and not names_letters else ""
         found = {index for index, some in enumerate(options) if said in some} or found
     return found.pop() if len(found) == 1 else None
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .,:;!?'\"()[]")
 
 
 def _with_texts_replaced(text: str, options: Sequence[Sequence[str]]) -> str:
@@ -142,7 +138,7 @@ class _Reader:
         found: list[str] = []
         index = mention.start - 1
         while not self.answer.is_mark(index) and index + 1 not in others - {mention.end}:
-            if self.word(index) in _OPENS:
+            if self.word(index) in OPENS:
                 return found, self.word(index)
             found.append(self.word(index))
             index -= 1
@@ -152,7 +148,7 @@ class _Reader:
         """The words of a clause from a place on, up to another mention."""
         others = {other.start for other in self.answer.mentions}
         found: list[str] = []
-        while not self.answer.is_mark(start) and start not in others and self.word(start) not in _OPENS | _STOPS:
+        while not self.answer.is_mark(start) and start not in others and self.word(start) not in OPENS | STOPS:
             found.append(self.word(start))
             start += 1
         return [*found, "<option>"] if start in others else found
@@ -166,29 +162,29 @@ class _Reader:
                 count += _denies(word) and after[place + 1 : place + 2] != ["<option>"]
             else:
                 break
-        return count + any(word in _WRONG for word in after)
+        return count + any(word in WRONG for word in after)
 
     def _is_praised(self, after: Sequence[str]) -> bool:
         """Whether the words after a mention say that it is right."""
         rest = [word for word in after if word not in SKIPPED and not word.endswith("ly")]
-        return bool(rest) and rest[0] in IS | HELPS and any(word in _RIGHT for word in rest[1:6])
+        return bool(rest) and rest[0] in IS | HELPS and any(word in RIGHT for word in rest[1:6])
 
     def _is_announced(self, mention: Mention) -> bool:
         """Whether the words before a mention announce it: "the answer is", "I choose", "so it must be"."""
         index, is_linked = mention.start - 1, False
-        while index >= 0 and (self.word(index) in _LINKS | _MARKS_BETWEEN or self.word(index).endswith("ly")):
+        while index >= 0 and (self.word(index) in LINKS | _MARKS_BETWEEN or self.word(index).endswith("ly")):
             is_linked |= self.word(index) in IS | set(":=-")
-            if self.word(index) in _ANSWERS or (is_linked and self.word(index) in CALLED):
+            if self.word(index) in ANSWERS or (is_linked and self.word(index) in CALLED | RIGHT):
                 return True
             index -= 1
-        if self.word(index) in _ANSWERS | _CHOOSES | _CONCLUDES:
+        if self.word(index) in ANSWERS | CHOOSES | CONCLUDES:
             return True
         # "The answer to the question of what moves is B."
         starts = {other.start for other in self.answer.mentions}
         while is_linked and index >= 0 and self.word(index) not in set(".!?;\n") and index not in starts:
             if _denies(self.word(index)):
                 return False
-            if self.word(index) in _ANSWERS | CALLED:
+            if self.word(index) in ANSWERS | CALLED:
                 return True
             index -= 1
         return False
@@ -203,9 +199,9 @@ class _Reader:
         if not marks or (self.word(start) == "." and not heads):
             return ""
         after = self._after(start + marks)
-        if after in (["no"], ["nope"]) or after[:1] and after[0] in {"wrong", "incorrect", "false"}:
+        if after in (["no"], ["nope"]) or (after[:1] and after[0] in {"wrong", "incorrect", "false"}):
             return "wrong"
-        if after[:1] == ["not"] and after[1:2] and after[1] in _NOT_SO:
+        if after[:1] == ["not"] and after[1:2] and after[1] in NOT_SO:
             return "wrong"
         if self.word(start) != "." and after[:1] and after[0] in IS | HELPS and self._denied(after) % 2:
             return "wrong"
@@ -259,4 +255,4 @@ class _Reader:
 
 
 def _denies(word: str) -> bool:
-    return word in _NOT or word.endswith("n't")
+    return word in NOT or word.endswith("n't")

@@ -1,11 +1,19 @@
 """Where an answer names options, by letter or by text."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from avllm.evaluation.vocabulary import (
+    BEFORE_NAMES,
+    CALLED,
+    KEYS,
+    MAY,
+    NEVER_AFTER_ARTICLE,
+    NOUNS_IN_S,
+    SKIPPED,
+)
 from avllm.evaluation.words import CJK
 
 TEXT = 0xE000  # the private character that stands for the text of option 0; the next ones for the others
@@ -16,25 +24,6 @@ _TOKEN = re.compile(
     rf"|(?P<number>\d+(?:[.,:]\d+)*[A-Za-z]*)|(?P<cjk>[{CJK}])"
     rf"|(?P<word>(?:(?![{CJK}{_TEXTS}])[^\W\d_])+(?:['-](?:(?![{CJK}{_TEXTS}])[^\W_])+)*\d*)|(?P<mark>\n|[^\w\s\"'])"
 )
-IS = set("is are was were be been being isn't aren't wasn't weren't seems seem looks look appears appear remains".split())
-HELPS = set(
-    "has have had does do did could would should must cannot can't doesn't don't didn't won't wouldn't couldn't "
-    "shouldn't hasn't will can may might".split()
-)
-# After the article A there is never one of these, nor a verb in -s; after the letter there is.
-_NEVER_AFTER_ARTICLE = IS | (HELPS - {"will", "can", "may", "might"}) | set(
-    "and or nor but because since as so where which that who if than though although however therefore due based for "
-    "in on at of with by from to into over rather not the this these those it they he she we you his her their its "
-    "there here alone too also matched fit showed described i".split()
-)  # fmt: skip
-_NOUNS_IN_S = set("sports series species canvas gas news clothes goods christmas atlas lens jeans glasses arms".split())
-_NAMES = set(
-    "vitamin hepatitis plan team type grade class group person player section part point gate building block room "
-    "platform terminal line channel appendix row column seat stage zone level model flight route exit track".split()
-)  # "Vitamin C", "Team B": not the letter of an option
-_KEYS = {"major", "minor", "flat", "sharp"}
-CALLED = {"option", "choice", "letter", "answer", "statement", "options", "choices"}
-SKIPPED = set("most more also only best clearly still just very really quite then probably".split())
 
 
 @dataclass(frozen=True)
@@ -119,9 +108,7 @@ class Answer:
     def _named(self, index: int) -> Mention | None:
         token = self.tokens[index]
         if token.kind == "text":
-            return Mention(
-                options=frozenset({ord(token.written) - TEXT}), by_letter=False, start=index, end=index + 1
-            )
+            return Mention(options=frozenset({ord(token.written) - TEXT}), by_letter=False, start=index, end=index + 1)
         if len(token.text) != 1 or token.text.upper() not in self.letters or not token.text.isascii():
             return None
         if token.kind == "mark" or (token.kind == "word" and not self._is_letter(index)):
@@ -132,7 +119,7 @@ class Answer:
     def _is_letter(self, index: int) -> bool:
         """Whether a letter that stands alone is that of an option: no article, no pronoun, no part of a name."""
         written, before = self.tokens[index].written, self.tokens[index - 1] if index else None
-        if self.word(index - 1) in _NAMES or self.word(index + 1) in _KEYS:
+        if self.word(index - 1) in BEFORE_NAMES or self.word(index + 1) in KEYS:
             return False
         if written.isupper() and self._is_name(index):
             return False
@@ -151,19 +138,21 @@ class Answer:
         after = index + 1
         while self.word(after) in SKIPPED or re.fullmatch(r"[a-z]{3,}ly", self.word(after)):
             after += 1
-        if self.word(after) in {"will", "can", "may", "might"}:
+        if self.word(after) in MAY:
             return self.word(after + 1) in {"be", "not", "also", "never", "only"}
-        is_cjk = re.fullmatch(f"[{CJK}]", self.word(after)) is not None
-        return self.word(after) in _NEVER_AFTER_ARTICLE or self._shows(after) or is_cjk
+        # Before a vowel the article would be "an"; in Chinese there is none.
+        vowel = re.match(f"(?!eu|one|once)[aeio]|[{CJK}]", self.word(after))
+        return self.word(after) in NEVER_AFTER_ARTICLE or self._shows(after) or vowel is not None
 
     def _shows(self, index: int) -> bool:
         """Whether a word looks like a verb such as shows, matches, fits."""
         word = self.word(index)
-        return re.fullmatch(r"[a-z]{2,}[^suio]s", word) is not None and word not in _NOUNS_IN_S
+        return re.fullmatch(r"[a-z]{2,}[^suio]s", word) is not None and word not in NOUNS_IN_S
 
     def _ends_answer(self, index: int) -> bool:
         """Whether "the answer is a" ends here; an answer that was cut off within a sentence does not."""
-        return self.is_mark(index + 1) and self.word(index - 1) in {"is", ":"} and self.word(index - 2) in CALLED
+        is_called = self.word(index - 1) in {"is", ":"} and self.word(index - 2) in CALLED
+        return self.is_mark(index + 1) and (is_called or self.word(index - 1) in {"choose", "pick", "select"})
 
     def _is_name(self, index: int) -> bool:
         """Whether a capital word that begins no sentence stands before: "with Michael B. Jordan"."""

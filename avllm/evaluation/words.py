@@ -1,4 +1,4 @@
-"""What a model wrote, in one plain form: without its thinking, without marks around words, Chinese words as English ones."""
+"""What a model wrote in one plain form: without its thinking and without marks around words; Chinese as English."""
 
 import re
 import unicodedata
@@ -23,8 +23,8 @@ _CHINESE = {
     "毫无疑问": " undoubtedly ", "没错": " yes ", "不错": " yes ", "不是": " is not ", "不选": " not choose ",
     "不对": " not correct ", "没有": " not ", "并非": " not ", "而非": " not ", "而不": " not ", "既不": " neither ",
     "也不": " nor ", "不": " not ", "没": " not ", "非": " not ", "排除": " exclude ", "除了": " except ",
-    "错过": " misses ", "错误": " wrong ", "错": " wrong ", "正确": " correct ", "对于": " for ", "对应": " matches ",
-    "对不起": " sorry ", "对": " correct ", "符合": " fits ", "答案": " answer ", "选项": " option ",
+    "错过": " misses ", "错误": " is wrong ", "错": " is wrong ",
+    "正确": " is correct ", "对于": " for ", "对应": " matches ", "对不起": " sorry ", "对": " is correct ", "符合": " fits ", "答案": " answer ", "选项": " option ",
     "选手": " player ", "应选": " choose ", "选择": " choose ", "选": " choose ", "是否": " whether ", "是": " is ",
     "为什么": " why ", "为了": " for ", "因为": " because ", "由于": " because ", "因此": " so ", "所以": " so ",
     "综上": " so ", "故": " so ", "但是": " but ", "但": " but ", "而是": " but ", "如果": " if ", "为": " is ",

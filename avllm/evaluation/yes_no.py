@@ -1,4 +1,4 @@
-"""Yes or no in an answer of any wording: the first word that decides, else what the first sentence denies or affirms."""
+"""Yes or no in an answer of any wording: the first word that decides, else what the first sentence denies."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,9 @@ _DECIDES: Mapping[str, str] = {
 }
 # Each decides where it is all that stands between two marks, as in "Correct, he is", and after "the answer is".
 _DECIDES_ALONE: Mapping[str, str] = {
-    **dict.fromkeys(("y", "true", "correct", "right", "sure", "indeed", "absolutely", "certainly", "definitely"), "yes"),
+    **dict.fromkeys(
+        ("y", "true", "correct", "right", "sure", "indeed", "absolutely", "certainly", "definitely"), "yes"
+    ),
     **dict.fromkeys(("exactly", "of course", "positive", "undoubtedly"), "yes"),
     **dict.fromkeys(("n", "false", "incorrect", "wrong", "untrue", "never", "negative"), "no"),
 }
@@ -25,16 +27,17 @@ _AFFIRMS = re.compile(
 )
 _REWRITTEN = (
     # Quotes; Chinese, the longer before what stands within it.
-    (r"(?<!\w)'|'(?!\w)", " "), ("毫无疑问", " undoubtedly "), ("是否|不过|不同|对不起|对于", " "), ("不确定|不知道|不清楚|无法|看不出|不好说", " unknown "),
+    (r"(?<!\w)'|'(?!\w)", " "), ("毫无疑问", " undoubtedly "), ("是否|不过|不同|对不起|对于", " "),
+    ("不确定|不知道|不清楚|无法|看不出|不好说", " unknown "),
     ("没错|不错", " yes "), ("不是|不对|不会|没有|没|并非|否定|否|错误|错|不|无", " no "), ("答案", " answer "),
     (r"是的|是|肯定|正确|(?<!\w)(?:对的?|有|会|能)", " yes "),
     # Words of these that say neither yes nor no.
     (r"\bthere(?:'s| is) no (?:\w+ )?(?:doubt|question)\b|\b(?:no|without(?: a| any)?|beyond(?: a| any)?) doubt\b",
      " undoubtedly "),
-    (r"\byes\W+(?:or|and)\W+no\b|\byes/no\b|\bno or yes\b|\b(?:not|no) (?:only|just|matter|problem|more than|less than)\b",
-     " "),
+    (r"\byes\W+(?:or|and)\W+no\b|\byes/no\b|\bno or yes\b", " "),
+    (r"\b(?:not|no) (?:only|just|matter|problem|more than|less than)\b", " "),
     (r"\b(?:why|if|or) not\b|\b(?:with|in|of|by|at|for) no\b", " "),
-    (r"\bno (?:idea|information|way to|clear answer|evidence either)\b|\bun(?:clear|known|certain|answerable)\b", " unknown "),
+    (r"\bno (?:idea|information|way to|clear answer)\b|\bun(?:clear|known|certain|answerable)\b", " unknown "),
     (r"(?:\bnot|n't|\bcannot|\bdont|\bcant|\bhard|\bdifficult|\bimpossible|\bunable)(?: \w+){0,3}? "
      r"(?:tell|say|determined?|known?|sure|certain|clear|enough|confirm|judge|verify)\b", " unknown "),
 )  # fmt: skip

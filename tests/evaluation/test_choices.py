@@ -1,7 +1,4 @@
-""
-
-"What models write in place of a letter: forms seen in the outputs of models and in issues about their evaluation."
-""
+"""What models write in place of a letter: forms of their outputs, and of issues about the evaluation of these."""
 
 import pytest
 

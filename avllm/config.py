@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -284,9 +284,15 @@ def _join(where: str, key: object) -> str:
     return f"{where}.{key}" if where else str(key)
 
 
+def nearest(key: str, known: Iterable[str]) -> str:
+    """`; did you mean 'this'?`, or nothing where no name is like it."""
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def _suggest(key: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]!r}? known are: " + ", ".join(known) if near else "; known are: " + ", ".join(known)
+    near = nearest(key, known)
+    return f"{near}{'' if near else ';'} known are: " + ", ".join(known)
 
 
 def _show(value: object) -> str:

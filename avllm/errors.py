@@ -1,4 +1,14 @@
-"""The errors that a user can cause. Each message says what was expected, what came, and what to do."""
+"""The errors that a user can cause. Each message says what was expected, what came, and what to do.
+
+And the one that no user can cause: a fault of avllm or of a library, which is never told as one of the user's file.
+"""
+
+import platform
+import traceback
+from importlib import metadata
+
+# Which releases a report of a fault needs to be understood.
+NAMED = ("avllm", "torch", "transformers", "av", "pillow")
 
 
 class AvllmError(ValueError):
@@ -31,3 +41,51 @@ class NumericError(AvllmError):
 
 class OutOfMemory(AvllmError):
     """A device has too little memory; the message names settings that would fit."""
+
+
+class InternalError(RuntimeError):
+    """A fault of avllm or of a library that it calls, met in another process; the message names it and the versions."""
+
+    @classmethod
+    def of(cls, error: Exception) -> "InternalError":
+        """The error as it travels to the process that asked; where it was met goes with it as a note."""
+        internal = cls(in_one_line(error))
+        internal.add_note("".join(traceback.format_exception(error)))
+        return internal
+
+
+def in_one_line(error: BaseException) -> str:
+    """What happened, by the exception's name, and the versions that matter, for an error that nobody foresaw."""
+    if isinstance(error, InternalError):
+        return str(error)
+    what = f"{type(error).__name__}: {own_message(error)}".removesuffix(": ")
+    releases = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in NAMED)]
+    return f"{what} ({', '.join(releases)})"
+
+
+def own_message(error: BaseException) -> str:
+    """The message in one line, without the traceback that DataLoader and Ray write into it in another process."""
+    lines = str(error).splitlines()
+    frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "') and ", line " in line]
+    if frames:
+        rest = [line for line in lines[frames[-1] + 1 :] if line.strip() and not line.startswith((" ", "\t"))]
+        _, _, message = "\n".join(rest).partition(": ")
+        lines = (message or "\n".join(rest)).splitlines()
+    return " ".join(" ".join(lines).split())
+
+
+def version(package: str) -> str:
+    """Of an installed package, without importing it; `absent` if there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def was_raised_in(error: BaseException, package: str) -> bool:
+    """Whether the innermost code that raised belongs to a package; a wrong call of the package by us does not."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return module.partition(".")[0] == package

@@ -1,5 +1,6 @@
 """Many questions about many media, answered side by side, faults kept to their own."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ from avllm.chat.assistant import Assistant, Request
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.errors import AvllmError
+
+logger = logging.getLogger(__name__)
 
 
 def answer_each(
@@ -22,8 +25,17 @@ def answer_each(
     """
     try:
         return [*assistant.answers(requests, media=media, **options)]
-    except AvllmError as error:
+    except Exception as error:
         if len(requests) == 1:
-            return [error]
+            return [named_fault(error)]
     pairs = zip(requests, media, strict=True)
     return [reply for request, one in pairs for reply in answer_each(assistant, [request], [one], **options)]
+
+
+def named_fault(error: Exception) -> AvllmError:
+    """An exception as an error that a row can tell: one of ours as it is, any other as what it is, a fault of code."""
+    if isinstance(error, AvllmError):
+        return error
+    logger.debug("an unexpected exception", exc_info=error)
+    text = " ".join(str(error).split())
+    return AvllmError(f"{type(error).__name__}: {text or 'no message'} (unexpected; --verbose shows where)")

@@ -1,11 +1,10 @@
 """A system that is loaded once and answers many: media are decoded and encoded once, questions go in batches."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,44 +13,69 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from transformers.generation import StoppingCriteriaList
 
+from avllm.chat.asked import GIVEN, Asked, AudioMode, require_text
 from avllm.chat.decoding import OTHER_LOOPS, Decoding
-from avllm.chat.generation import StopOnText
+from avllm.chat.generate_options import DEFAULTS, settled
+from avllm.chat.generation import StopOnText, seeded
 from avllm.chat.layout import lay_out_for_cpu
-from avllm.chat.perceiver import AudioMode, Perceiver
+from avllm.chat.perceiver import Perceiver
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.checkpoints.load import load_model
 from avllm.errors import ConfigError
 from avllm.model import AvllmConfig, Turn
-from avllm.model.cache import growing_cache
+from avllm.model.cache import CACHE, growing_cache
 from avllm.model.plan import Workload, out_of_memory_named
 from avllm.model.quirks import cut_prompt_from_left
 
 if TYPE_CHECKING:
     from avllm.chat.session import Session
 
-# Greedy and of bounded length unless the caller says otherwise, whatever a model's own generation_config.json holds.
-DEFAULTS: Mapping[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": 128}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A question on its own, for `Assistant.answers`; media as in `Session.ask`.
+    """A question on its own, for `Assistant.answers`; question, media and how they are read as in `Session.ask`.
 
     Args:
+        system: in place of the system text of the prompt form.
         answer_start: what the answer begins with; the model goes on from there.
         max_new_tokens: the longest answer, in place of the one given for all.
     """
 
-    question: str
+    question: str | Sequence[Any]
     video: Any = None
     image: Any = None
     audio: Any = None
+    media: Any = None
     audio_mode: AudioMode = "auto"
     num_frames: int | None = None
+    sampling: str | None = None
+    fps: float | None = None
+    max_frames: int | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    source_fps: float | None = None
+    source_rate: int | None = None
+    limits: Any = None
     system: str | None = None
     answer_start: str = ""
     max_new_tokens: int | None = None
+
+    def asked(self) -> Asked:
+        """The question and its media, checked.
+
+        Raises:
+            AvllmError: see `Asked.checked`; also of a system text or `answer_start` that is no text.
+        """
+        require_text(self.answer_start, "answer_start")
+        if self.system is not None:
+            require_text(self.system, "system")
+        return Asked.checked(self.question, **{name: getattr(self, name) for name in GIVEN})
+
+    def limit(self, default: int | None) -> int:
+        """The longest answer in tokens; `default` where the request does not say it."""
+        own = self.max_new_tokens
+        return settled({"max_new_tokens": default if own is None else own})["max_new_tokens"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,13 +158,13 @@ class Assistant(Perceiver):
             cache: of the conversation so far; what it holds is not computed again.
             stop: also tells when the first token came.
             limits: the most new tokens of each row, in place of `max_new_tokens`.
-            options: `seed`, and what `generate` of `transformers` takes.
+            options: `seed`, and what `generate` of `transformers` takes; see `generate_options.settled`.
 
         Raises:
-            ConfigError: prompt and answer do not fit into the decoder's context.
+            ConfigError: an option is unknown or wrong, or prompt and answer do not fit into the decoder's context.
             NumericError: the logits are not finite.
         """
-        options = {**DEFAULTS, **{key: value for key, value in options.items() if value is not None}}
+        options = settled(options)
         limits = list(limits) if limits is not None else [options["max_new_tokens"]] * len(embeds)
         options["max_new_tokens"] = max(limits)
         embeds, attention_mask = self._fit(embeds, attention_mask, limits)
@@ -154,11 +178,11 @@ class Assistant(Perceiver):
             cache = growing_cache(self.model.config.text_config) if cache is None else cache
             options["custom_generate"], attention_mask, seed = loop, None, None
         started = time.perf_counter()
-        with self._memory_named(embeds, options["max_new_tokens"]), _seeded(seed, embeds.device):
+        with self._memory_named(embeds, options["max_new_tokens"]), seeded(seed, embeds.device):
             rows = self.model.generate(
                 inputs_embeds=embeds,
                 attention_mask=attention_mask,
-                past_key_values=cache,
+                **{CACHE: cache},
                 stopping_criteria=criteria,
                 pad_token_id=self.processor.pad_id,
                 **options,
@@ -181,6 +205,32 @@ class Assistant(Perceiver):
         longest = options.get("max_new_tokens") or DEFAULTS["max_new_tokens"]
         return limit is None or num_tokens + longest <= limit
 
+    def require_room(
+        self,
+        turns: Sequence[Turn],
+        *,
+        system: str | None = None,
+        answer_start: str = "",
+        max_new_tokens: int | None = None,
+    ) -> None:
+        """That a conversation and its answer fit into the decoder's context, as far as its turns tell.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        if "cut_prompt_from_left" not in self.processor.published_quirks:
+            ids = self.processor.encode(turns, system=system).input_ids
+            begun = self.processor.tokenizer.encode(answer_start, add_special_tokens=False) if answer_start else []
+            self._require_room(len(ids) + len(begun), max_new_tokens or DEFAULTS["max_new_tokens"])
+
+    def _require_room(self, length: int, longest: int) -> None:
+        if not self.fits(length, {"max_new_tokens": longest}):
+            raise ConfigError(
+                f"the conversation has {length} tokens and the answer may take {longest}, the decoder holds "
+                f"{self.model.config.text_config.max_position_embeddings}; start a new chat, drop media or "
+                f'earlier turns (overflow="drop_oldest_turn" does), or lower max_new_tokens'
+            )
+
     def _fit(
         self, embeds: Float[Tensor, "b l d"], mask: Tensor | None, limits: Sequence[int]
     ) -> tuple[Float[Tensor, "b m d"], Tensor | None]:
@@ -188,23 +238,27 @@ class Assistant(Perceiver):
             return cut_prompt_from_left(embeds, max(limits)), None
         lengths = [embeds.shape[1]] * len(embeds) if mask is None else mask.sum(-1).tolist()
         for length, longest in zip(lengths, limits, strict=True):
-            if not self.fits(length, {"max_new_tokens": longest}):
-                raise ConfigError(
-                    f"the conversation has {length} tokens and the answer may take {longest}, the decoder holds "
-                    f"{self.model.config.text_config.max_position_embeddings}; start a new chat, drop media or "
-                    f'earlier turns (overflow="drop_oldest_turn" does), or lower max_new_tokens'
-                )
+            self._require_room(length, longest)
         return embeds, mask
 
     def perceive_request(self, item: Request) -> list[Perceived]:
         """The media of a request, as `perceive_all` gives them."""
-        return self.perceive_all(
-            video=item.video,
-            image=item.image,
-            audio=item.audio,
-            audio_mode=item.audio_mode,
-            num_frames=item.num_frames,
-        )
+        return self.look(item.asked())
+
+    def check_request(self, item: Request, max_new_tokens: int | None = None) -> None:
+        """What can be said of a request before its media are opened.
+
+        Args:
+            item: the request.
+            max_new_tokens: the longest answer, where the request does not say it.
+
+        Raises:
+            AvllmError: it cannot be answered.
+        """
+        asked, limit = item.asked(), item.limit(max_new_tokens)
+        self.check(asked)
+        turn = asked.turn(*self.least(asked))
+        self.require_room([turn], system=item.system, answer_start=item.answer_start, max_new_tokens=limit)
 
     def answers(
         self, requests: Sequence[Request], *, media: Sequence[list[Perceived]] | None = None, **options: Any
@@ -218,22 +272,20 @@ class Assistant(Perceiver):
         """
         if not requests:
             return []
-        media = media if media is not None else [self.perceive_request(item) for item in requests]
-        turns = [
-            Turn(question=item.question, media=tuple(one.medium for one in found))
-            for item, found in zip(requests, media, strict=True)
-        ]
+        asked = [item.asked() for item in requests]
+        media = media if media is not None else [self.look(one) for one in asked]
+        turns = [turn_of(one, found) for one, found in zip(asked, media, strict=True)]
         prompts = [
             self.prompt([turn], found, item.system, item.answer_start)
             for turn, found, item in zip(turns, media, requests, strict=True)
         ]
         embeds, mask = _left_padded([prompt.embeds for prompt in prompts])
-        default = options.pop("max_new_tokens", None) or DEFAULTS["max_new_tokens"]
-        limits = [item.max_new_tokens or default for item in requests]
+        default = settled(options)["max_new_tokens"]
+        limits = [item.limit(default) for item in requests]
         out = self.generate(embeds, attention_mask=mask, limits=limits, **options)
         return [
-            self.reply(item.question, self.processor.answer(ids), found, out.timings_s)
-            for item, ids, found in zip(requests, out.ids, media, strict=True)
+            self.reply(turn.question, self.processor.answer(ids), found, out.timings_s)
+            for turn, ids, found in zip(turns, out.ids, media, strict=True)
         ]
 
     def reply(
@@ -283,21 +335,9 @@ def _left_padded(
     return embeds, mask
 
 
-_SEEDED = Lock()
-
-
-@contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """For beams that draw, which know only torch's own state: draws from a seed, and leaves the state as it was.
-
-    One at a time; what other threads draw meanwhile without a seed shares the state.
-    """
-    if seed is None:
-        yield
-        return
-    with _SEEDED, torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+def turn_of(asked: Asked, media: Sequence[Perceived], answer: str | None = None) -> Turn:
+    """A question with what was found of its media, as the prompt sees it."""
+    return asked.turn([item.medium for item in media], [item.part for item in media], answer)
 
 
 __all__ = ["Assistant", "Generated", "Prompted", "Request", "load"]

@@ -13,7 +13,7 @@ from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from avllm.model.cache import growing_cache, grows
+from avllm.model.cache import CACHE, growing_cache, grows
 
 # Options with which `generate` of transformers runs a loop of its own.
 OTHER_LOOPS = ("assistant_model", "prompt_lookup_num_tokens", "custom_generate", "cache_implementation")
@@ -51,7 +51,7 @@ class Decoding:
         **inputs: Any,
     ) -> list[list[int]]:
         """New ids of every row, without padding. `generate` names its `inputs` like arguments of the decoder."""
-        batch = _Batch(model, inputs["inputs_embeds"], self.mask, inputs["past_key_values"])
+        batch = _Batch(model, inputs["inputs_embeds"], self.mask, inputs[CACHE])
         generators = [_generator(self.seed, input_ids.device) for _ in self.limits]
         answers: list[list[int]] = [[] for _ in self.limits]
         ids, logits = input_ids, batch.read_prompts()
@@ -148,7 +148,7 @@ class _Batch:
             self.mask = self.mask[chosen, spare:]
 
     def _forward(self, cache: DynamicCache, **inputs: Any) -> Float[Tensor, "b v"]:
-        out = self.model(past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs)
+        out = self.model(**{CACHE: cache}, use_cache=True, logits_to_keep=1, **inputs)
         return out.logits[:, -1]
 
 

@@ -1,8 +1,9 @@
 """Where a generation stops, and its text while it grows."""
 
 import time
-from collections.abc import Callable, Sequence
-from threading import Event
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Lock
 
 import torch
 from jaxtyping import Bool
@@ -104,3 +105,20 @@ def _unsure(text: str, stops: Sequence[str]) -> int:
                 held = max(held, length)
                 break
     return held
+
+
+_SEEDED = Lock()
+
+
+@contextmanager
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """For beams that draw, which know only torch's own state: draws from a seed, and leaves the state as it was.
+
+    One at a time; what other threads draw meanwhile without a seed shares the state.
+    """
+    if seed is None:
+        yield
+        return
+    with _SEEDED, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -2,18 +2,21 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 
+from avllm.chat.asked import Asked, AudioMode, Look
 from avllm.chat.store import MediaStore, Perceived
-from avllm.errors import ConfigError, DataError, MediaError, NoAudioStream
+from avllm.errors import ConfigError, MediaError, NoAudioStream
 from avllm.media import content_key
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
-from avllm.model.prompts import Kind
+from avllm.model.options import VideoOptions, checked, for_kind, named, sampling_of
+from avllm.model.prompts import Kind, Medium
 
-AudioMode = Literal["auto", "require", "off"]
+SEEN: tuple[Kind, ...] = ("image", "video")
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +52,9 @@ class Perceiver:
 
         Raises:
             MediaError: it cannot be read.
+            ConfigError: an option is wrong.
         """
+        options = named(options)
         try:
             key = content_key(source, {"kind": kind, **options})
         except OSError as error:  # a file that may not be read, a disk that fails
@@ -71,46 +76,68 @@ class Perceiver:
         self.store.put(perceived)
         return perceived
 
-    def perceive_all(
-        self,
-        *,
-        video: Any = None,
-        image: Any = None,
-        audio: Any = None,
-        media: Sequence[Mapping[str, Any]] = (),
-        audio_mode: AudioMode = "auto",
-        num_frames: int | None = None,
-        **options: Any,
-    ) -> list[Perceived]:
+    def perceive_all(self, **given: Any) -> list[Perceived]:
         """The media of one turn; a sound before or after its picture, as the prompt of the system has it.
 
         Args:
-            video: source of a video; its sound is used too, as `audio_mode` says.
-            image: source of an image.
-            audio: source of a sound, in place of the video's own.
-            media: further media as content parts, `{"type": "video", "video": SOURCE}`, in their order.
-            audio_mode: of a video's sound: "auto" if there is any and the system hears, "require" it, "off".
-            num_frames: frames to look at.
-            options: fields of `avllm.media.Sampling` and `limits`.
+            given: the media of a turn and how they are read, as in `Session.ask`.
 
         Raises:
             NoAudioStream: sound is required and there is none.
             MediaError: anything else that is wrong with a medium.
+            ConfigError: an option is unknown, wrong, or of no use for the media.
         """
-        seen = {"num_frames": num_frames, **options} if num_frames is not None else options
-        heard, shown = [], []
-        sound = video if audio is None else audio
-        if sound is not None and (audio is not None or audio_mode != "off"):
-            heard = self._hear(sound, "require" if audio is not None else audio_mode, options)
-        if image is not None:
-            shown.append(self.perceive(image, "image", **_only(options, ("limits",))))
-        if video is not None:
-            shown.append(self.perceive(video, "video", **seen))
-        result = [*shown, *heard] if self._sees_first else [*heard, *shown]
-        for part in media:
-            kind, source = content_part(part)
-            result += self.perceive_all(**{kind: source}, audio_mode=audio_mode, num_frames=num_frames, **options)
+        return self.look(Asked.checked("", **given))
+
+    def look(self, asked: Asked) -> list[Perceived]:
+        """The media of a question; see `perceive_all`."""
+        self.check(asked)
+        result: list[Perceived] = []
+        for number, look in enumerate(asked.looks):
+            shown = [
+                self.perceive(look.sources[kind], kind, **for_kind(kind, look.options))
+                for kind in SEEN
+                if kind in look.sources
+            ]
+            heard = self._hear(look, asked.audio_mode)
+            both = [*shown, *heard] if self._sees_first else [*heard, *shown]
+            result += [replace(item, part=number) for item in both]
         return result
+
+    def check(self, asked: Asked) -> None:
+        """What can be said before anything is opened.
+
+        Raises:
+            ConfigError: the system has no branch for a medium, or an option is wrong.
+        """
+        for look in asked.looks:
+            for kind in look.sources:
+                self.processor.check_reading(kind, **for_kind(kind, look.options))
+            if asked.audio_mode == "require" and "video" in look.sources and "audio" not in self.processor.branches:
+                raise ConfigError(f"model {self.name}: sound is required, but this system has no audio branch")
+
+    def least(self, asked: Asked) -> tuple[list[Medium], list[int]]:
+        """Media of a question that is not opened yet, of as many tokens as they take at the least; with their looks."""
+        media, parts = list[Medium](), list[int]()
+        for number, look in enumerate(asked.looks):
+            for kind in look.sources:
+                branch = "audio" if kind == "audio" else "video"
+                count = self._least_tokens(kind, branch, for_kind(kind, look.options))
+                media.append(Medium(kind=kind, branch=branch, num_tokens=count))
+                parts.append(number)
+        return media, parts
+
+    def _least_tokens(self, kind: Kind, branch: str, options: Mapping[str, Any]) -> int:
+        settings = self.processor.branches[branch].media
+        if kind == "video":
+            sampling = sampling_of(checked(VideoOptions, options), settings, None)
+            count = sampling.num_frames if sampling.is_exact else 1
+        else:
+            count = getattr(settings, "image_frames" if kind == "image" else "num_segments", 1)
+        try:
+            return self.processor.num_tokens(branch, count)
+        except ValueError:  # fewer frames than the connector takes: the medium will have more of them
+            return 0
 
     @property
     def _sees_first(self) -> bool:
@@ -119,31 +146,16 @@ class Perceiver:
         pair = forms.get("audio+video", "")
         return "*" in forms and pair.find("{video}") < pair.find("{audio}")
 
-    def _hear(self, source: Any, mode: AudioMode, options: Mapping[str, Any]) -> list[Perceived]:
-        if "audio" not in self.processor.branches:
-            if mode == "require":
-                raise ConfigError(f"model {self.name}: sound is required, but this system has no audio branch")
+    def _hear(self, look: Look, mode: AudioMode) -> list[Perceived]:
+        """The sound that was given, or else that of the video."""
+        own = "audio" not in look.sources
+        source = look.sources.get("video" if own else "audio")
+        if source is None or (own and (mode == "off" or "audio" not in self.processor.branches)):
             return []
         try:
-            return [self.perceive(source, "audio", **_only(options, ("start_s", "end_s", "limits")))]
+            return [self.perceive(source, "audio", **for_kind("audio", look.options))]
         except NoAudioStream:
-            if mode == "require":
+            if mode == "require" or not own:
                 raise
             logger.info("no audio track; answering from the picture alone")
             return []
-
-
-def content_part(part: Mapping[str, Any]) -> tuple[Kind, Any]:
-    """Kind and source of a content part `{"type": KIND, KIND: SOURCE}`.
-
-    Raises:
-        DataError: it has another form.
-    """
-    kind = part.get("type")
-    if kind not in ("video", "image", "audio") or part.get(kind) is None:
-        raise DataError(f'media: expected {{"type": "video"|"image"|"audio", TYPE: SOURCE}}, got keys {sorted(part)}')
-    return kind, part[kind]
-
-
-def _only(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: options[name] for name in names if name in options}

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from avllm.cli.common import command, positive
 from avllm.errors import DataError
@@ -27,35 +28,28 @@ def _add_ask(commands) -> None:
         help="one or more questions, asked in turn; - reads them from standard input",
     )
     parser.add_argument("--model", default="nano", help="a name or a folder (default: nano)")
-    parser.add_argument(
-        "--audio",
-        choices=("auto", "require", "off"),
-        default="auto",
-        help="use the sound: if there is any, always, never",
-    )
-    parser.add_argument("--frames", type=positive, help="how many frames to look at (default: the model's)")
-    parser.add_argument("--max-new-tokens", type=positive, default=None, help="the longest answer, in tokens")
+    parser.add_argument("--audio", choices=AUDIO, default="auto", help="use the sound: if there is any, always, never")
     parser.add_argument("--json", action="store_true", help="one JSON object per question")
+    _add_reading(parser)
+    _add_generation(parser)
 
 
 def _ask(args: argparse.Namespace) -> int:
     from avllm.chat.ask import ask
 
-    questions = [
-        line for q in args.questions for line in (sys.stdin.read().splitlines() if q == "-" else [q]) if line.strip()
-    ]
+    asked = [line for q in args.questions for line in (_lines_of_stdin() if q == "-" else [q])]
+    questions = [question for question in asked if question.strip()]
     if not questions:
         raise DataError("expected a question, got an empty one")
-    for reply in ask(
-        args.media,
-        questions,
-        model=args.model,
-        audio=args.audio,
-        num_frames=args.frames,
-        max_new_tokens=args.max_new_tokens,
-    ):
+    options = {**_reading(args), **_generation(args)}
+    for reply in ask(args.media, questions, model=args.model, audio=args.audio, **options):
         print(json.dumps(reply.to_dict()) if args.json else reply.answer, flush=True)
     return 0
+
+
+def _lines_of_stdin() -> list[str]:
+    """Questions, one on a line; only a line feed ends one."""
+    return [line.removesuffix("\r") for line in sys.stdin.read().removeprefix("\ufeff").split("\n")]
 
 
 def _add_chat(commands) -> None:
@@ -64,8 +58,8 @@ def _add_chat(commands) -> None:
     parser.add_argument("--model", default="nano", help="a name or a folder (default: nano)")
     parser.add_argument("--audio", choices=AUDIO, default="auto", help="use the sound of videos (default: auto)")
     parser.add_argument("--system", help="system text, in place of the model's")
-    parser.add_argument("--frames", type=positive, help="how many frames to look at (default: the model's)")
     parser.add_argument("--forget", action="store_true", help="forget the oldest turns when the context is full")
+    _add_reading(parser)
     _add_generation(parser)
 
 
@@ -73,28 +67,32 @@ def _chat(args: argparse.Namespace) -> int:
     from avllm.chat.console import chat
 
     overflow = "drop_oldest_turn" if args.forget else "error"
-    options = {"num_frames": args.frames, **_generation(args)}
+    options = {**_reading(args), **_generation(args)}
     return chat(args.media, model=args.model, audio=args.audio, system=args.system, overflow=overflow, **options)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--frames", type=positive, help="how many frames to look at (default: the model's)")
+    parser.add_argument("--fps", type=float, help="frames per second to look at, in place of a number")
+    parser.add_argument("--start", type=float, metavar="SECONDS", help="where the part begins that is looked at")
+    parser.add_argument("--end", type=float, metavar="SECONDS", help="where it ends; picture and sound alike")
+
+
+def _reading(args: argparse.Namespace) -> dict[str, Any]:
+    return {"num_frames": args.frames, "fps": args.fps, "start_s": args.start, "end_s": args.end}
 
 
 def _add_generation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=positive, help="the longest answer, in tokens")
-    parser.add_argument("--temperature", type=float, help="draw answers, the wilder the higher (default: greedy)")
+    parser.add_argument("--temperature", type=float, help="draw answers, the wilder the higher; 0 is greedy (default)")
     parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this share")
     parser.add_argument("--beams", type=positive, help="beam search with so many beams")
     parser.add_argument("--seed", type=int, help="of what is drawn")
 
 
-def _generation(args: argparse.Namespace) -> dict:
-    is_drawn = args.temperature is not None or args.top_p is not None
-    return {
-        "max_new_tokens": args.max_new_tokens,
-        "do_sample": True if is_drawn else None,
-        "temperature": args.temperature,
-        "top_p": args.top_p,
-        "num_beams": args.beams,
-        "seed": args.seed,
-    }
+def _generation(args: argparse.Namespace) -> dict[str, Any]:
+    names = {name: name for name in ("max_new_tokens", "temperature", "top_p", "seed")} | {"num_beams": "beams"}
+    return {name: getattr(args, given) for name, given in names.items()}
 
 
 def _add_run(commands) -> None:
@@ -109,7 +107,8 @@ def _add_run(commands) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the rows that OUT holds, answer the others")
     parser.add_argument("--audio", choices=AUDIO, default="auto", help="use the sound of videos (default: auto)")
     parser.add_argument("--media-root", type=Path, default=Path(), help="folder that relative paths start from")
-    parser.add_argument("--max-new-tokens", type=positive, help="the longest answer, in tokens")
+    _add_reading(parser)
+    _add_generation(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -117,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
 
     options = {name: getattr(args, name) for name in ("model", "workers", "batch", "resume", "audio", "media_root")}
     try:
-        summary = run(args.source, args.target, max_new_tokens=args.max_new_tokens, **options)
+        summary = run(args.source, args.target, **options, **_reading(args), **_generation(args))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: avllm run {args.source} {args.target} --resume") from None
     print(summary)

@@ -16,7 +16,7 @@ from avllm.errors import AvllmError, MediaError
 
 log = logging.getLogger(__name__)
 _WARN = "⚠ "
-_INSIDE = "Something went wrong inside; the log of the demo says what. Ask again, or add the file again."
+_INSIDE = "Something went wrong inside, and not with your file; the log of the demo says what. Try again."
 _VOTES = {True: "up", False: "down"}
 
 
@@ -58,11 +58,15 @@ class Conversations:
             taken = self.uploads.take(path, visitor.folder, number=visitor.num_files)
             try:
                 medium = self.model.inspect(taken, name)
-            except AvllmError:
+            except Exception:
                 taken.unlink(missing_ok=True)
                 raise
         except AvllmError as error:
             visitor.say("assistant", f"{_WARN}{name}: {_one_line(error)}")
+            return
+        except Exception:  # no fault of the file, so it is not called one
+            log.exception("a file could not be looked at")
+            visitor.say("assistant", f"{_WARN}{name}: {_INSIDE}")
             return
         self._add_medium(visitor, medium, self.config.page.questions, adds)
 

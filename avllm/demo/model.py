@@ -152,11 +152,12 @@ class DemoModel:
         """
         session.system = settings.system
         criteria = StoppingCriteriaList([_StopWhen(stop)] if stop is not None else [])
+        parts = [self._part(medium, settings) for medium in media]
         yield from session.stream(
             question,
-            media=[self._part(medium, settings) for medium in media],
+            media=parts,
             audio_mode="off" if settings.streams == "only" else settings.streams,
-            num_frames=settings.frames,
+            num_frames=settings.frames if any(part["type"] == "video" for part in parts) else None,
             stopping_criteria=criteria,
             **settings.generation(),
         )

@@ -81,12 +81,9 @@ class Settings:
         return self.model, self.streams, self.frames
 
     def generation(self) -> dict[str, Any]:
-        """As options of `generate`."""
-        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "num_beams": self.num_beams}
-        if self.temperature == 0:
-            return {**options, "do_sample": False}
-        drawn = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
-        return {**options, **drawn, "seed": self.seed}
+        """As options of `Session.ask`, where a temperature of 0 is greedy whatever stands beside it."""
+        names = ("max_new_tokens", "num_beams", "temperature", "top_p", "seed")
+        return {name: getattr(self, name) for name in names}
 
 
 def _within(value: object, low: float, high: float, default: float) -> float:

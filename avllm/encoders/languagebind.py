@@ -64,6 +64,11 @@ class LanguageBind(nn.Module):
         temporal: bool = True
         num_frames: int = 8
 
+        @property
+        def max_frames(self) -> int | None:
+            """Longest clip; None when frames do not see each other."""
+            return self.num_frames if self.temporal else None
+
         def token_shape(self, shape: Sequence[int]) -> tuple[int, int]:
             """(t, p) of the tokens for frames of shape (t, c, h, w)."""
             return (self.image if shape[0] == 1 else self.video).token_shape(shape)

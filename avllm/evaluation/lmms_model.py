@@ -131,7 +131,8 @@ class Avllm(lmms):
 
     def _perceive(self, visuals: Any) -> list[Perceived]:
         parts = [_part(item) for item in (visuals or ())]
-        return self.assistant.perceive_all(media=parts, audio_mode=self.audio, num_frames=self.num_frames)
+        num_frames = self.num_frames if any(part["type"] == "video" for part in parts) else None
+        return self.assistant.perceive_all(media=parts, audio_mode=self.audio, num_frames=num_frames)
 
 
 def _part(visual: Any) -> dict[str, Any]:

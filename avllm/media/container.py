@@ -12,6 +12,7 @@ from av.stream import Disposition, Stream
 
 from avllm.errors import MediaError, NoAudioStream
 from avllm.media.limits import Limits
+from avllm.media.pyav import OPENING
 from avllm.media.source import Source
 
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
@@ -36,8 +37,8 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
     """
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(limits.pixels)}
     try:
-        container = av.open(source.file, "r", options=options, metadata_errors="replace")
-    except (av.FFmpegError, ValueError, OSError) as error:
+        container = av.open(source.file, "r", options=options, **OPENING)
+    except av.FFmpegError as error:  # nothing else: a TypeError would be ours or of a new PyAV, not the file's
         raise MediaError(
             f"{source.name}: not a media file that can be read ({_reason(error)}); expected a video such as mp4, webm,"
             f" mkv, mov or avi, or sound such as wav, mp3, flac or ogg, that is whole"

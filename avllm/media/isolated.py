@@ -1,4 +1,7 @@
-"""Untrusted media, decoded in processes of their own: a crash, a hang or a bomb there is a MediaError here."""
+"""Untrusted media, decoded in processes of their own: a crash, a hang or a bomb there is a MediaError here.
+
+What is the fault of avllm or of a library, and not of the file, is an `InternalError`.
+"""
 
 import logging
 import multiprocessing
@@ -8,12 +11,13 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from avllm.errors import AvllmError, MediaError
+from avllm.errors import AvllmError, InternalError, MediaError
 from avllm.media.limits import Limits
 
 logger = logging.getLogger(__name__)
+_TOO_LARGE = "the file needs more memory than one file may take; make it smaller"
 _NAMES = frozenset({"probe", "open_video", "open_audio", "open_image"})
-_START_SECONDS = 60.0
+_START_SECONDS, _END_SECONDS = 60.0, 5.0
 
 
 class IsolatedMedia:
@@ -90,9 +94,12 @@ class _Worker:
                 raise MediaError(f"reading the file took more than {seconds:g} s and was stopped; cut or re-encode it")
             is_done, result = pipe.recv()
         except (EOFError, ConnectionError) as error:
+            self._process.join(_END_SECONDS)
             code = self._process.exitcode
             self.stop()
             logger.warning("a decoder process ended with code %s", code)
+            if code is None or code >= 0:  # no signal: it was Python that ended, for a reason that is no file's
+                raise InternalError(f"a decoder process ended with code {code}") from error
             raise MediaError("the file made the decoder fail; it is damaged or not a media file") from error
         if not is_done:
             raise result
@@ -112,7 +119,11 @@ class _Worker:
             raise MediaError(
                 f"the decoder process did not start within {_START_SECONDS:g} s; is the machine overloaded?"
             )
-        pipe.recv()
+        try:
+            pipe.recv()
+        except EOFError as error:
+            self._process.join(_END_SECONDS)
+            raise InternalError(f"a decoder process ended with code {self._process.exitcode} at its start") from error
         return pipe
 
     def stop(self) -> None:
@@ -133,9 +144,11 @@ def _work(pipe: Connection, memory_bytes: int) -> None:
     while True:
         try:
             name, args, options = pipe.recv()
+            pipe.send(_outcome(getattr(media, name), args, options))
         except EOFError:
             return
-        pipe.send(_outcome(getattr(media, name), args, options))
+        except MemoryError:  # for the medium on its way here, or what was read of it on its way back
+            pipe.send((False, MediaError(_TOO_LARGE)))
 
 
 def _outcome(function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> tuple[bool, Any]:
@@ -144,9 +157,11 @@ def _outcome(function: Callable[..., Any], args: tuple[Any, ...], options: dict[
     except AvllmError as error:
         return False, type(error)(str(error))
     except MemoryError:
-        return False, MediaError("the file needs more memory than one file may take; make it smaller")
-    except OSError as error:
-        return False, MediaError(f"the file cannot be read ({error.strerror or type(error).__name__})")
+        return False, MediaError(_TOO_LARGE)
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # said by the operating system, about the file
+            return False, MediaError(f"the file cannot be read ({error.strerror})")
+        return False, InternalError.of(error)
 
 
 def _bound(memory_bytes: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from avllm.errors import MediaError
+from avllm.errors import MediaError, was_raised_in
 from avllm.media.clips import Video
 from avllm.media.fit import Fit, Picture, fit_picture
 from avllm.media.limits import Limits
@@ -172,6 +172,8 @@ def _open_image(file: Path | io.BytesIO | None, name: str, limits: Limits) -> It
     except MediaError:
         raise
     except _PILLOW_FAULTS as error:
+        if not was_raised_in(error, "PIL"):
+            raise  # a fault of ours, or of a library that changed, not of the file
         raise MediaError(f"{name}: not an image that can be read ({error}); expected a whole {_FORMATS}") from error
 
 

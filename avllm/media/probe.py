@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import av
 from av import AudioStream, VideoFrame, VideoStream
 
 from avllm.errors import MediaError
@@ -10,6 +11,7 @@ from avllm.media.container import codec_name, duration_seconds, is_cover, open_c
 from avllm.media.fit import Fit
 from avllm.media.limits import Limits
 from avllm.media.pictures import read_folder, read_picture
+from avllm.media.pyav import as_fraction
 from avllm.media.sampling import Sampling
 from avllm.media.source import MediaSource, Source, resolve
 
@@ -141,7 +143,7 @@ def _probe_container(source: Source, limits: Limits) -> MediaInfo:
             fields["language"] = stream.language if stream.language not in (None, "und") else None
             if isinstance(stream, VideoStream | AudioStream):
                 fields["duration_s"] = duration_seconds(container, stream)
-                if stream.start_time is not None and stream.time_base is not None:
+                if stream.start_time is not None and stream.time_base:
                     fields["start_s"] = round(float(stream.start_time * stream.time_base) - origin_s, 6)
             if isinstance(stream, VideoStream):
                 fields |= _video_fields(stream, source, limits)
@@ -170,7 +172,7 @@ def _video_fields(stream: VideoStream, source: Source, limits: Limits) -> dict[s
         return {"kind": "cover", "width": context.width, "height": context.height, "duration_s": None, "start_s": None}
     rotation = _rotation(source, stream.index, limits)
     sides = (context.height, context.width) if rotation % 180 else (context.width, context.height)
-    rate = stream.average_rate or stream.base_rate
+    rate = as_fraction(stream.average_rate) or as_fraction(stream.base_rate)
     return {
         "frames": stream.frames or None,
         "fps": float(rate) if rate else None,
@@ -185,7 +187,7 @@ def _rotation(source: Source, index: int, limits: Limits) -> int:
     with open_container(source, limits) as container:
         try:
             frame = next(container.decode(container.streams[index]), None)
-        except (OSError, ValueError):  # Damaged pictures are for the reader to report.
+        except av.FFmpegError:  # Damaged pictures are for the reader to report.
             return 0
         return int(frame.rotation) if isinstance(frame, VideoFrame) else 0
 

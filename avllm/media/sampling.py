@@ -52,7 +52,7 @@ class Sampling:
         starts_early: begins a frame before the one that is on screen at start_s, and ends with the last frame that is
             over at end_s (VideoLLaMA 2, see `avllm.model.quirks`).
         max_frames: most frames taken.
-        keep: which of more than max_frames: `spread` thins them out evenly, `first` cuts them off.
+        keep: which of more than max_frames: `spread` thins them out evenly, `first` cuts them off, `refuse` takes none.
         seed: of `head_tail` and `interval_random`.
     """
 
@@ -63,7 +63,7 @@ class Sampling:
     end_s: float | None = None
     starts_early: bool = False
     max_frames: int | None = None
-    keep: Literal["spread", "first"] = "spread"
+    keep: Literal["spread", "first", "refuse"] = "spread"
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -76,6 +76,11 @@ class Sampling:
         start, end = self.start_s or 0.0, self.end_s
         if not start >= 0 or (end is not None and not end > start):
             raise ConfigError(f"start_s, end_s: expected 0 <= start_s < end_s, got {self.start_s} and {self.end_s}")
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every video gives `num_frames` frames, however short it is."""
+        return self.max_frames is None and self.kind not in (*_AT_MOST_N, "fps", "fps_time", "all")
 
     def count(self, num_frames: int, fps: float) -> int:
         """How many indices `indices` returns at most; known without making them."""
@@ -100,6 +105,7 @@ class Sampling:
 
         Raises:
             MediaError: the video has no frame, or none between start_s and end_s.
+            ConfigError: there are more than max_frames, and `keep` is `refuse`.
         """
         first, last = self.window(num_frames, fps)
         total = last - first
@@ -126,6 +132,12 @@ class Sampling:
             case "all":
                 picked = range(total)
         if self.max_frames is not None and len(picked) > self.max_frames:
+            if self.keep == "refuse":
+                raise ConfigError(
+                    f"sampling {self.kind}{f' at {self.fps:g} fps' if self.fps else ''} takes {len(picked)} frames of "
+                    f"this video, more than the {self.max_frames} that fit; give max_frames={self.max_frames} to thin "
+                    f"them out, or a lower fps"
+                )
             kept = uniform(self.max_frames, len(picked)) if self.keep == "spread" else range(self.max_frames)
             picked = [picked[i] for i in kept]
         return tuple(first + int(index) for index in picked)

@@ -9,6 +9,7 @@ from av.container import InputContainer
 
 from avllm.errors import MediaError
 from avllm.media.container import duration_seconds, tagged_seconds
+from avllm.media.pyav import as_fraction
 from avllm.media.source import Source
 
 _CHECKED_ENTRIES = 2000
@@ -60,23 +61,24 @@ def read_timeline(
     Raises:
         MediaError: the track has no frame.
     """
-    if stream.time_base is None:
+    time_base = as_fraction(stream.time_base)
+    if time_base is None:
         raise MediaError(f"{source.name}: the video track has no clock; the file is damaged")
     start = stream.start_time if stream.start_time is not None else 0
     step = None if by_time or by_walk else _constant_step(stream)
     if step is not None:
         return Timeline(
             num_frames=stream.frames,
-            fps=float(1 / (step * stream.time_base)),
+            fps=float(1 / (step * time_base)),
             start=start,
             step=Fraction(step),
             tolerance=(step - 1) // 2,
             is_exact=True,
             is_stated=True,
-            time_base=stream.time_base,
+            time_base=time_base,
         )
     seconds = duration_seconds(container, stream)
-    rate = stream.average_rate or stream.base_rate or Fraction(25)
+    rate = as_fraction(stream.average_rate) or as_fraction(stream.base_rate) or Fraction(25)
     if by_walk or seconds is None or seconds <= 0:
         return _walked(container, stream, source)
     is_stated = bool(stream.duration) or tagged_seconds(stream) is not None
@@ -85,7 +87,7 @@ def read_timeline(
 
 def estimated(stream: VideoStream, start: int, seconds: float, rate: Fraction, *, is_stated: bool) -> Timeline:
     """A timeline from length and average rate."""
-    time_base = stream.time_base or Fraction(1, 1000)
+    time_base = as_fraction(stream.time_base) or Fraction(1, 1000)
     return Timeline(
         num_frames=max(1, round(seconds * rate)),
         fps=float(rate),
@@ -124,7 +126,7 @@ def _walked(container: InputContainer, stream: VideoStream, source: Source) -> T
     if not times:
         raise MediaError(f"{source.name}: the video track has 0 frames; the file is empty or truncated")
     container.seek(0)
-    time_base = stream.time_base or Fraction(1, 1000)
+    time_base = as_fraction(stream.time_base) or Fraction(1, 1000)
     start, span = min(times), (max(times) - min(times)) * time_base
-    rate = (len(times) - 1) / span if span else stream.average_rate or Fraction(25)
-    return estimated(stream, start, float(len(times) / rate), Fraction(rate), is_stated=True)
+    rate = (len(times) - 1) / span if span else as_fraction(stream.average_rate) or Fraction(25)
+    return estimated(stream, start, float(len(times) / rate), rate, is_stated=True)

@@ -4,8 +4,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 BLOCK = 256
+# What decoders of `transformers` call the cache, as an argument and in what they return; 5.24 renamed it.
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
 class GrowingLayer(DynamicLayer):
@@ -54,7 +57,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def growing_cache(config: PreTrainedConfig) -> DynamicCache:
-    """An empty cache for a decoder of this configuration, which `generate` takes as `past_key_values`.
+    """An empty cache for a decoder of this configuration, which `generate` takes as its argument `CACHE`.
 
     Layers that remember otherwise (sliding windows) stay those of `transformers`.
     """

@@ -100,6 +100,12 @@ class BranchConfig:
         """m, slots that a medium of shape (t, c, h, w) takes in the prompt."""
         return self.connector.num_tokens(*self.encoder.token_shape(shape))
 
+    @property
+    def max_frames(self) -> int | None:
+        """Most frames or segments that the parts have places for; None when no part says a `max_frames`."""
+        limits = [getattr(part, "max_frames", None) for part in (self.encoder, self.connector)]
+        return min((limit for limit in limits if limit is not None), default=None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:

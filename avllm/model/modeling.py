@@ -216,7 +216,7 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             position_ids: as in `transformers`; by default padding on the left is not counted.
             num_items_in_batch: divides the summed loss in place of the number of labels (gradient accumulation).
             uncounted: beside each label an id that is neither right nor wrong there, -100 for none.
-            options: what the decoder takes (`past_key_values`, `use_cache`, `logits_to_keep`, ...).
+            options: what the decoder takes (`use_cache`, `logits_to_keep`, ...).
 
         Returns:
             the decoder's output. With labels, `logits` holds only the positions that predict a label of some row.
@@ -252,7 +252,7 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """New tokens only, by any option of `transformers` (beams, sampling, streamers, caches, ...).
 
-        To go on from a cache (`past_key_values`), pass the whole conversation: what it holds is not computed again.
+        To go on from a cache (`cache`, before transformers 5.24 `past_key_values`), pass the whole conversation: what it holds is not computed again.
 
         Raises:
             NumericError: the logits are not finite.

@@ -14,6 +14,7 @@ from transformers.initialization import no_init_weights
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from avllm.errors import AvllmError, ConfigError, OutOfMemory
+from avllm.model.cache import CACHE
 from avllm.model.configuration import AvllmConfig
 from avllm.model.memory import LiveBytes
 from avllm.model.modeling import AvllmForConditionalGeneration
@@ -192,11 +193,11 @@ def _answer(
         prefill = live.restart() - base
         # The last step, with a cache of all tokens before it.
         before = embeds.new_zeros(work.batch, embeds.shape[1] + work.new_tokens - 1, embeds.shape[-1])
-        cache = model.decoder(inputs_embeds=before, use_cache=True, logits_to_keep=1).past_key_values
+        cache = model.decoder(inputs_embeds=before, use_cache=True, logits_to_keep=1)[CACHE]
         del before
         live.restart()
         mask = _mask(work, cache.get_seq_length() + 1)
-        model.decoder(inputs_embeds=embeds[:, :1], past_key_values=cache, use_cache=True, **mask)
+        model.decoder(inputs_embeds=embeds[:, :1], use_cache=True, **{CACHE: cache}, **mask)
         step = live.restart() - base
     kv_cache = sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
     activations = max(0, max(prefill, step) - kv_cache)

@@ -1,6 +1,7 @@
 """From messages and media to the tensors that the model takes, and from its tokens back to an answer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, no_type_check
 
 import torch
@@ -13,12 +14,15 @@ from avllm import config as yaml_config
 from avllm import media
 from avllm.errors import ConfigError, DataError
 from avllm.model.configuration import AvllmConfig, BranchConfig, System, slot_ids
+from avllm.model.messages import Message, content_of, places_of
+from avllm.model.options import OPTIONS, VideoOptions, checked, for_kind, named, require_use, sampling_of
 from avllm.model.prompts import FormName, Kind, Medium, Prompt, Turn, conversation, drop_leading, prompt_for, show
 from avllm.model.quirks import vicuna_label_drift
 from avllm.model.reading import Loaded, normalise, read_audio, read_image, read_video, stack_media
 from avllm.model.tokens import IGNORED, Encoded, encode
 
-Message = Mapping[str, Any]
+# Arguments of `apply_chat_template` of `transformers` that have one value here.
+_FIXED = {"return_dict": True, "return_tensors": "pt"}
 
 
 class AvllmProcessor(ProcessorMixin):
@@ -78,39 +82,52 @@ class AvllmProcessor(ProcessorMixin):
         settings = self._branch(branch)
         return settings.num_tokens((num_frames, *settings.media.frame_shape))
 
-    def read(
-        self,
-        source: Any,
-        kind: Kind,
-        *,
-        branch: str | None = None,
-        num_frames: int | None = None,
-        sampling: str | None = None,
-        **options: Any,
-    ) -> Loaded:
+    def read(self, source: Any, kind: Kind, *, branch: str | None = None, **options: Any) -> Loaded:
         """Opens a medium as the system wants it.
 
         Args:
             source: whatever `avllm.media` opens; a video is a source of sound too.
             kind: what to read it as.
             branch: whose slots it shall fill: "audio" trains a branch of sound on pictures.
-            num_frames: frames to look at, in place of the system's setting.
-            sampling: which frames, in place of the system's setting.
-            options: other fields of `avllm.media.Sampling` (start_s, end_s, seed, ...), and `limits`.
+            options: in place of the system's settings; those of its kind in `avllm.model.options`: for a video
+                `num_frames`, `sampling`, `fps`, `max_frames`, `start_s`, `end_s`, ...
 
         Raises:
             MediaError: it cannot be read.
+            ConfigError: an option is unknown, wrong, of no use for this kind, or asks for more frames than the branch
+                holds.
         """
-        branch = branch or ("audio" if kind == "audio" else "video")
-        self._branch(branch)
+        branch, options = self.check_reading(kind, branch=branch, **options), named(options)
+        quirks = self.published_quirks
         if kind == "audio":
-            sounds = self._branch("audio").media
-            return read_audio(self.door, sounds, source, options, quirks=self.published_quirks)
+            return read_audio(self.door, self._branch("audio").media, source, options, quirks=quirks)
         settings = self._branch("video").media
         if kind == "image":
             return read_image(self.door, settings, source, options, branch=branch)
-        choice = {"num_frames": num_frames, "sampling": sampling, "quirks": self.published_quirks}
-        return read_video(self.door, settings, source, options, branch=branch, **choice)
+        limit = self._branch(branch).max_frames
+        return read_video(self.door, settings, source, options, branch=branch, limit=limit, quirks=quirks)
+
+    def check_reading(self, kind: Kind, *, branch: str | None = None, **options: Any) -> str:
+        """What `read` can say of its arguments before a medium is opened.
+
+        Returns:
+            the branch that reads it.
+
+        Raises:
+            ConfigError: see `read`.
+        """
+        if kind not in OPTIONS:
+            raise ConfigError(f"kind: got {kind!r}, allowed are: {', '.join(OPTIONS)}")
+        branch = branch or ("audio" if kind == "audio" else "video")
+        limit, given = self._branch(branch).max_frames, checked(OPTIONS[kind], options)
+        if isinstance(given, VideoOptions):
+            sampling_of(given, self._branch("video").media, limit, self.published_quirks)
+            return branch
+        settings = self._branch(kind if kind == "audio" else "video").media
+        count = getattr(settings, "num_segments" if kind == "audio" else "image_frames", None)
+        if None not in (limit, count) and count > limit:
+            raise ConfigError(f"branches.{branch}: {count} frames or segments are more than the {limit} that it holds")
+        return branch
 
     def normalise(self, frames: Any) -> Float[Tensor, "t c h w"]:
         """Frames [t h w c] as the vision encoder takes them."""
@@ -162,17 +179,25 @@ class AvllmProcessor(ProcessorMixin):
 
         Args:
             messages: `[{"role": "user", "content": [{"type": "video", "video": SOURCE}, {"type": "text", ...}]}]`; the
-                types are video, image, audio and text. Answers are messages of the role assistant.
+                types are video, image, audio and text. Parts keep their order, and texts follow each other with
+                nothing between, as in chat templates of `transformers`; a system whose published form puts media in
+                front of the question moves them there. Answers are messages of the role assistant.
             text: a question, in place of `messages`.
             video: source of a video that goes with `text`.
             image: source of an image.
             audio: source of a sound; a video may be given here too.
             form: "chat" to generate; "train", "caption" or "train_caption" to learn, which adds `labels`.
             padding_side: left to generate.
-            options: see `read`.
+            options: see `read`; they hold for all media, those that a part has beside its source for this part.
+
+        Raises:
+            DataError: the messages are no conversation, or something is given beside them.
         """
+        given = {"audio": audio, "image": image, "video": video}
+        beside = [kind for kind, source in {"text": text, **given}.items() if source is not None]
+        if messages is not None and beside:
+            raise DataError(f"{', '.join(beside)}: given beside messages; put it into the content of a message")
         if messages is None:
-            given = {"audio": audio, "image": image, "video": video}
             content = [{"type": kind, kind: source} for kind, source in given.items() if source is not None]
             messages = [{"role": "user", "content": [*content, {"type": "text", "text": text or ""}]}]
         many = [messages] if messages and isinstance(messages[0], Mapping) else messages
@@ -184,18 +209,31 @@ class AvllmProcessor(ProcessorMixin):
         batch: dict[str, Any] = {**self.pad(encoded, padding_side=padding_side)}
         if form == "chat":
             del batch["labels"]
+        require_use([item.kind for item in loaded], options)
         if loaded:
             batch["media"] = stack_media(loaded)
         return BatchFeature(batch)
 
     def apply_chat_template(self, conversation: Any, chat_template: Any = None, **options: Any) -> Any:  # type: ignore[override]
-        """As in `transformers`: the inputs of the model, or with `tokenize=False` the prompt as text, for people."""
+        """As in `transformers`: the inputs of the model, or with `tokenize=False` the prompt as text, for people.
+
+        The prompt ends where the next answer begins, whatever `add_generation_prompt` says.
+
+        Raises:
+            ConfigError: another template than the system's, or another kind of result, is asked for.
+        """
+        wanted = {"chat_template": chat_template, **{name: options.pop(name, None) for name in _FIXED}}
+        for name, value in wanted.items():
+            if value is not None and value != _FIXED.get(name):
+                raise ConfigError(f"{name}={value!r}: prompts are those of the system, as torch tensors in a dict")
+        options.pop("add_generation_prompt", None)
         if options.pop("tokenize", True):
-            for name in ("add_generation_prompt", "return_dict", "return_tensors"):
-                options.pop(name, None)
             return self(conversation, **options)
-        turns, system, _ = self.turns_of(conversation)
-        return self.show(turns, system=system)
+        form = options.pop("form", "chat")
+        if conversation and not isinstance(conversation[0], Mapping):
+            return [self.apply_chat_template(one, tokenize=False, form=form, **options) for one in conversation]
+        turns, system, _ = self.turns_of(conversation, **options)
+        return self.show(turns, form=form, system=system)
 
     def show(self, turns: Sequence[Turn], *, form: FormName = "chat", system: str | None = None) -> str:
         """A prompt as text, for people and logs."""
@@ -204,7 +242,7 @@ class AvllmProcessor(ProcessorMixin):
         return show(conversation(self.prompt.form(form), turns, system), slots=slots, **marks)
 
     def turns_of(self, messages: Sequence[Message], **options: Any) -> tuple[list[Turn], str | None, list[Loaded]]:
-        """Turns, system text and opened media of messages.
+        """Turns, system text and opened media of messages; see `__call__`.
 
         Raises:
             DataError: a role or a content type is unknown, or the order of the roles makes no turns.
@@ -212,29 +250,25 @@ class AvllmProcessor(ProcessorMixin):
         turns: list[Turn] = []
         system, loaded = None, []
         for message in messages:
-            role, content = message.get("role"), message.get("content", "")
-            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            text = "\n".join(part["text"] for part in parts if part.get("type") == "text")
-            if role == "system":
-                system = text
-            elif role == "user":
-                opened = [self._open_part(part, options) for part in parts if part.get("type") != "text"]
+            role, parts = message.get("role"), content_of(message)
+            text = "".join(part for part in parts if isinstance(part, str))
+            if role == "user":
+                given = [part for part in parts if not isinstance(part, str)]
+                opened = [
+                    self.read(part.source, part.kind, **{**for_kind(part.kind, options), **part.options})
+                    for part in given
+                ]
                 loaded += opened
-                turns.append(Turn(question=text, media=tuple(map(self.medium, opened))))
+                turns.append(Turn(question=text, media=tuple(map(self.medium, opened)), places=places_of(parts)))
+            elif not all(isinstance(part, str) for part in parts):
+                raise DataError(f"message of the role {role!r}: holds media; expected text, media are the user's")
+            elif role == "system":
+                system = text
             elif role == "assistant" and turns and turns[-1].answer is None:
-                turns[-1] = Turn(question=turns[-1].question, media=turns[-1].media, answer=text)
+                turns[-1] = replace(turns[-1], answer=text)
             else:
                 raise DataError(f"message role: got {role!r} here; expected system, then user and assistant in turn")
         return turns, system, loaded
-
-    def _open_part(self, part: Mapping[str, Any], options: Mapping[str, Any]) -> Loaded:
-        kind = part.get("type")
-        if kind not in ("video", "image", "audio"):
-            raise DataError(f"content type: got {kind!r}, known are: video, image, audio, text")
-        source = next((part[key] for key in (kind, "path", "url") if key in part), None)
-        if source is None:
-            raise DataError(f"content of type {kind}: expected its source under {kind!r}, 'path' or 'url'")
-        return self.read(source, kind, **options)
 
     def pad(self, rows: Sequence[Encoded], *, padding_side: Literal["left", "right"] = "left") -> dict[str, Tensor]:
         """Rows of equal length, with their mask: `input_ids`, `attention_mask`, `labels`."""

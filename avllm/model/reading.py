@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avllm import media
 from avllm.model.configuration import Frames
+from avllm.model.options import AudioOptions, ImageOptions, VideoOptions, checked, sampling_of
 from avllm.model.prompts import Kind
 
 
@@ -39,14 +40,15 @@ def read_image(door: Any, settings: Frames, source: Any, options: Mapping[str, A
         door: `avllm.media`, or what takes its place.
         settings: of the video branch.
         source: whatever `avllm.media.open_image` opens.
-        options: `limits` is used; an image has no use for those of a sampling.
+        options: see `avllm.model.options.ImageOptions`.
         branch: whose slots it shall fill.
 
     Raises:
         MediaError: it cannot be read.
+        ConfigError: an option is wrong.
     """
-    limits = {"limits": options["limits"]} if options.get("limits") is not None else {}
-    opened = door.open_image(source, **settings.fit_options("image"), **limits)
+    given = checked(ImageOptions, options)
+    opened = door.open_image(source, **settings.fit_options("image"), **_limits(given))
     values = repeat(normalise(opened.frames, settings), "1 c h w -> t c h w", t=settings.image_frames)
     return Loaded(kind="image", branch=branch, values=values, times_s=(0.0,) * settings.image_frames)
 
@@ -58,8 +60,7 @@ def read_video(
     options: Mapping[str, Any],
     *,
     branch: str,
-    num_frames: int | None = None,
-    sampling: str | None = None,
+    limit: int | None = None,
     quirks: Collection[str] = (),
 ) -> Loaded:
     """The sampled frames of a video.
@@ -68,32 +69,22 @@ def read_video(
         door: `avllm.media`, or what takes its place.
         settings: of the video branch.
         source: whatever `avllm.media.open_video` opens.
-        options: `limits`, `source_fps` of frames without a rate of their own, and fields of `avllm.media.Sampling` in
-            place of the settings.
+        options: see `avllm.model.options.VideoOptions`; in place of the settings.
         branch: whose slots it shall fill.
-        num_frames: in place of the settings.
-        sampling: in place of the settings.
+        limit: most frames that the branch holds; None is without.
         quirks: faults of the published code that are wanted back.
 
     Raises:
         MediaError: it cannot be read.
+        ConfigError: an option is wrong, or asks for more frames than the branch holds.
     """
-    fields = {
-        "kind": sampling or settings.sampling,
-        "num_frames": num_frames or settings.num_frames,
-        "fps": settings.fps,
-        "max_frames": settings.max_frames,
-        "keep": "first" if "cut_long_videos" in quirks else "spread",
-        "starts_early": "window_starts_early" in quirks,
-    }
-    chosen = {key: value for key, value in options.items() if key not in ("limits", "source_fps")}
-    limits = {"limits": options["limits"]} if options.get("limits") is not None else {}
+    given = checked(VideoOptions, options)
     opened = door.open_video(
         source,
-        media.Sampling(**{**fields, **chosen}),
-        source_fps=options.get("source_fps") or settings.source_fps,
+        sampling_of(given, settings, limit, quirks),
+        source_fps=given.source_fps or settings.source_fps,
         **settings.fit_options("video"),
-        **limits,
+        **_limits(given),
     )
     times = tuple(float(time) for time in opened.times_s)
     return Loaded(kind="video", branch=branch, values=normalise(opened.frames, settings), times_s=times)
@@ -113,15 +104,16 @@ def read_audio(
         door: `avllm.media`, or what takes its place.
         settings: of the audio branch.
         source: whatever `avllm.media.open_audio` opens; a video is a source of sound too.
-        options: `start_s`, `end_s` and `limits` are used.
+        options: see `avllm.model.options.AudioOptions`.
         quirks: faults of the published code that are wanted back.
 
     Raises:
         MediaError: it cannot be read, or has no sound.
+        ConfigError: an option is wrong.
     """
-    given = {key: options[key] for key in ("start_s", "end_s") if key in options}
-    if options.get("limits") is not None:
-        given["limits"] = options["limits"]
+    wanted = checked(AudioOptions, options)
+    part = {"start_s": wanted.start_s, "end_s": wanted.end_s, "source_rate": wanted.source_rate}
+    given = {**{name: value for name, value in part.items() if value is not None}, **_limits(wanted)}
     if isinstance(settings, media.FbankConfig):
         rate, is_video = _rate_and_kind(door, settings, source, given)
         audio = door.open_audio(source, sample_rate=rate, **given)
@@ -147,6 +139,11 @@ def _rate_and_kind(door: Any, settings: media.FbankConfig, source: Any, given: M
     if info.has_video or not is_short or len(tracks) != 1 or not tracks[0].sample_rate:
         return settings.sample_rate, info.has_video
     return tracks[0].sample_rate, False
+
+
+def _limits(options: ImageOptions | AudioOptions | VideoOptions) -> dict[str, Any]:
+    """As an argument of the door, whose own limits hold where a call has none."""
+    return {} if options.limits is None else {"limits": options.limits}
 
 
 def normalise(frames: Any, settings: Frames) -> Float[Tensor, "t c h w"]:

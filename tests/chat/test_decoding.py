@@ -8,7 +8,7 @@ from transformers.generation import StoppingCriteria
 
 from avllm.chat import Request
 from avllm.chat.layout import lay_out_for_cpu
-from avllm.model.cache import growing_cache
+from avllm.model.cache import CACHE, growing_cache
 from tests.model.tiny import tiny_model
 
 REQUESTS = [
@@ -104,7 +104,7 @@ def test_a_cache_that_holds_the_start_of_the_prompt_changes_nothing(assistant):
     cache = growing_cache(assistant.model.config.text_config)
     expected = assistant.generate(row, max_new_tokens=8).ids
     with torch.no_grad():
-        assistant.model.decoder(inputs_embeds=row[:, :4], past_key_values=cache)
+        assistant.model.decoder(inputs_embeds=row[:, :4], **{CACHE: cache})
     assert assistant.generate(row, cache=cache, max_new_tokens=8).ids == expected
 
 

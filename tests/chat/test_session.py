@@ -85,7 +85,7 @@ def test_an_error_reaches_the_reader_of_the_stream_and_leaves_the_session_as_it_
 def test_a_medium_is_decoded_and_encoded_once(assistant):
     for question in ("what?", "where?"):
         assistant.chat().ask(question, video="clip", **SHORT)
-    assert assistant.opened == [("clip", "audio"), ("clip", "video")]
+    assert assistant.opened == [("clip", "video"), ("clip", "audio")]
     assistant.chat().ask("what?", video="clip", num_frames=2, **SHORT)
     assert assistant.opened[2:] == [("clip", "video")]
 

@@ -1,5 +1,6 @@
 import pytest
 
+from avllm.chat.generate_options import settled
 from avllm.demo.settings import Settings
 
 
@@ -49,6 +50,6 @@ def test_greedy_answers_are_not_drawn(config):
     greedy = Settings.checked(config, temperature=0.0, top_p=0.5, seed=3).generation()
     drawn = Settings.checked(config, temperature=0.7, top_p=0.5, seed=3, num_beams=2).generation()
 
-    assert greedy == {"max_new_tokens": 48, "num_beams": 1, "do_sample": False}
-    assert drawn["do_sample"]
+    assert settled(greedy) == {"max_new_tokens": 48, "num_beams": 1, "do_sample": False, "seed": 3}
+    assert settled(drawn)["do_sample"]
     assert (drawn["temperature"], drawn["top_p"], drawn["seed"], drawn["num_beams"]) == (0.7, 0.5, 3, 2)

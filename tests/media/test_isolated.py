@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from avllm.errors import MediaError, NoAudioStream
+from avllm.errors import InternalError, MediaError, NoAudioStream
 from avllm.media import Limits, Sampling, open_video, write_video
 from avllm.media.isolated import IsolatedMedia
 
@@ -87,3 +87,16 @@ def test_closing_ends_the_processes(clip):
     isolated.close()
 
     assert not process.is_alive()
+
+
+def test_a_fault_of_ours_or_of_a_library_is_not_told_as_one_of_the_file(isolated, clip):
+    with pytest.raises(InternalError, match=r"^TypeError: .*'metadata_errors'.* av \d+\.\d+") as caught:
+        isolated.open_video(clip, metadata_errors="replace")
+
+    assert "Traceback" in caught.value.__notes__[0]  # where it was, for --verbose
+    assert len(isolated.open_video(clip)) == 8
+
+
+def test_a_process_that_python_ended_is_no_fault_of_the_file(clip):
+    with IsolatedMedia(num_workers=1) as isolated, pytest.raises(InternalError, match="ended with code 3"):
+        isolated.open_video(OnArrival(os._exit, 3))

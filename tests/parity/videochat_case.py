@@ -1,7 +1,7 @@
 """The whole VideoChat of a case: built from its configuration, its weights loaded through the name table."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,7 +97,7 @@ def batch_of(
     samples = []
     for index, (turns, clip) in enumerate(zip(conversations, frames, strict=True)):
         media = (Medium(kind=kind, source=clip),)
-        first = Turn(role="user", text=turns[0].text, media=media)
+        first = replace(turns[0], media=media)
         samples.append(prepare(Record(id=f"row {index}", turns=(first, *turns[1:]), form=form), 0))
     return Collate(pad_id=processor.pad_id)(samples)
 

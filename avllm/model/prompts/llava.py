@@ -1,9 +1,10 @@
 """The conversation styles of the LLaVA family, from which Video-LLaVA took its own: data of what stands around a turn.
 
-The media of a turn follow each other and end with a line break.
+The media of a turn follow each other and end with a line break; those with a place in the question stand bare there.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from avllm.model.prompts.parts import Form
 
@@ -15,6 +16,16 @@ MEDIA: Mapping[str, str] = {
 USER = "The assistant gives helpful, detailed, and polite answers to the user's questions."
 CURIOUS_USER = f"A chat between a curious user and an artificial intelligence assistant. {USER}"
 CURIOUS_HUMAN = CURIOUS_USER.replace("user", "human")
+
+
+def media_first(form: Form, *, joint: str = " ") -> Form:
+    """The form for a system that moves the media of a question in front of it.
+
+    Args:
+        form: one of the styles below.
+        joint: what is written in place of a medium that stood between two words.
+    """
+    return replace(form, placed=None, joint=joint)
 
 
 def single(system: str) -> Form:

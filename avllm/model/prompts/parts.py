@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avllm.errors import DataError
+
 Kind = Literal["video", "image", "audio"]
 
 
@@ -40,6 +42,17 @@ class Turn:
     media: tuple[Medium, ...] = ()
     answer: str | None = None
     places: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises DataError when the places are not one for each medium, within the question, one after the other."""
+        if self.places is None:
+            return
+        inside = (0, *self.places, len(self.question))
+        if len(self.places) != len(self.media) or inside != tuple(sorted(inside)):
+            raise DataError(
+                f"places of media: expected {len(self.media)} characters of the question, ascending and at most "
+                f"{len(self.question)}, got {self.places}"
+            )
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,12 @@ class Form:
             `{audio}`, `{num_frames}`, `{times}` and `{text}` (the question). "*" stands for all other media, with the
             field `{media}`: their slots in order. Without it they are announced medium by medium. "" stands for a first
             question without media.
+        placed: kinds of the media that stand at one place within the question, sorted and joined by + -> their wording
+            there, with the fields of `media` but `{text}`. White space at its end goes where the question has its own
+            or ends. Kinds without a wording stand bare. None: media move in front of the question, as in `media`, and
+            the question loses the white space around it.
+        joint: between each text and medium of such a question, which then lose the white space around them; where media
+            move, in place of one that stood between two words.
         system: system text when none is given.
         system_with_audio: the same for a conversation in which there is sound; None if it is the same.
         without_system: in place of `first` when the system text is empty; None if `first` serves then too.
@@ -100,6 +119,8 @@ class Form:
     later: str = ""
     answer: str
     media: Mapping[str, str] = field(default_factory=dict)
+    placed: Mapping[str, str] | None = field(default_factory=dict)
+    joint: str = ""
     system: str = ""
     system_with_audio: str | None = None
     without_system: str | None = None

@@ -27,15 +27,27 @@ _TRAIN_MEDIA = {
     "video": f"<Video>{{video}}</Video> {_TIMES} {{text}}",
     "image": "<Image>{image}</Image>\n{text}",
 }
+# The published training puts these words where the tag of an image stands, and nothing around them. Its videos and the
+# media of its chat always stand in front; within a text they are announced in the same words.
+_CHAT_PLACED = {
+    "video": f"<Video>{{video}}</Video> {_TIMES} ",
+    "image": "<Image>{image}</Image> ",
+    "audio": f"{_HEAR} ",
+    "audio+video": f"{_HEAR}{' ' * 17}{_SEE}<Video>{{video}}</Video>. ",
+    "audio+image": f"{_HEAR}{' ' * 17}{_SEE}<Image>{{image}}</Image>. ",
+}
+_TRAIN_PLACED = {**_CHAT_PLACED, "image": "<Image>{image}</Image>"}
 _CAPTION_MEDIA = {
     "video": "<Video>{video}</Video> {text}",
     "image": "<Image>{image}</Image> {text}",
     "audio": "{audio} {text}",
 }
+_CAPTION_PLACED = {"video": "<Video>{video}</Video>", "image": "<Image>{image}</Image>"}
 _STAGE1 = Form(
     first="{bos}{user}{cut}",
     answer="{answer}\n",
-    media={"video": "{video}", "image": "{image}", "audio": "{audio}", "audio+video": "{audio}{video}"},
+    media={"audio+video": "{audio}{video}", "*": "{media}"},
+    placed=None,
 )
 _LLAMA2_SYSTEM = "{bos}{cut}[INST] <<SYS>>\n{system}\n<</SYS>>\n\n"
 
@@ -53,6 +65,7 @@ PROMPTS: dict[str, Prompt] = {
             later="###Human: {user}###Assistant:",
             answer=" {answer}",
             media=_CHAT_MEDIA,
+            placed=_CHAT_PLACED,
             system=_SYSTEM,
             system_with_audio="",
         ),
@@ -61,10 +74,14 @@ PROMPTS: dict[str, Prompt] = {
             later="Human: {user}\n###Assistant:",
             answer=" {answer}\n###",
             media=_TRAIN_MEDIA,
+            placed=_TRAIN_PLACED,
         ),
         caption=_STAGE1,
         train_caption=Form(
-            first="{bos}{cut}###Human: {user} ###Assistant: {cut}", answer="{answer}###", media=_CAPTION_MEDIA
+            first="{bos}{cut}###Human: {user} ###Assistant: {cut}",
+            answer="{answer}###",
+            media=_CAPTION_MEDIA,
+            placed=_CAPTION_PLACED,
         ),
         stop=("###",),
         answer_after="Assistant:",
@@ -75,6 +92,7 @@ PROMPTS: dict[str, Prompt] = {
             later="{bos}{cut}[INST] {user} [/INST]",
             answer=" {answer} {eos}",
             media=_CHAT_MEDIA,
+            placed=_CHAT_PLACED,
             system=_SYSTEM,
             system_with_audio="",
         ),
@@ -83,11 +101,16 @@ PROMPTS: dict[str, Prompt] = {
             later="{bos}{cut}[INST] {user} [/INST]",
             answer=" {answer} {eos}",
             media=_TRAIN_MEDIA,
+            placed=_TRAIN_PLACED,
             system=" ",
         ),
         caption=_STAGE1,
         train_caption=Form(
-            first=_LLAMA2_SYSTEM + "{user} [/INST] {cut}", answer="{answer}{eos}", media=_CAPTION_MEDIA, system=" "
+            first=_LLAMA2_SYSTEM + "{user} [/INST] {cut}",
+            answer="{answer}{eos}",
+            media=_CAPTION_MEDIA,
+            placed=_CAPTION_PLACED,
+            system=" ",
         ),
         stop=("</s>",),
         answer_after="ASSISTANT:",

@@ -1,6 +1,7 @@
 """VideoChat (arXiv:2305.06355): the demo, the captions of stage 1 and the instructions of stage 2.
 
-In the demo a medium is a turn of its own of the human, and so is the question. Its tags are ordinary text.
+In the demo a medium is a turn of its own of the human, and so is the question, and each text between two media. Its
+tags are ordinary text.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ _TRAIN_MEDIA = {
     "video": f"<Video>{{video}}</Video> {_TIMES} ###Human: {{text}}",
     "image": "<Image>{image}</Image> ###Human: {text}",
 }
+_PLACED = {"video": f"<Video>{{video}}</Video> {_TIMES}", "image": "<Image>{image}</Image>"}
 
 
 def _with_learned_tags(media: Mapping[str, str]) -> dict[str, str]:
@@ -23,12 +25,15 @@ _CAPTION = Form(
     first="{bos}{cut}###Human: {user} ###Assistant: {cut}",
     answer="{answer}###",
     media={"video": "<Video>{video}</Video> {text}", "image": "<Image>{image}</Image> {text}"},
+    placed={"video": "<Video>{video}</Video> ", "image": "<Image>{image}</Image> "},
 )
 _TRAIN = Form(
     first="{bos}{cut}{system}###Human: {user} ###Assistant:",
     later="Human: {user} ###Assistant:",
     answer=" {answer} ###",
     media=_TRAIN_MEDIA,
+    placed=_PLACED,
+    joint=" ###Human: ",
 )
 
 # Stage 2 was trained on the tags of the roles too.
@@ -37,6 +42,8 @@ _LEARNED_TAGS = Form(
     later="{learn}Human:{ignore} {user}{learn} ###Assistant:{ignore}",
     answer=_TRAIN.answer,
     media=_with_learned_tags(_TRAIN_MEDIA),
+    placed=_PLACED,
+    joint="{learn} ###Human:{ignore} ",
 )
 
 PROMPTS = {
@@ -49,6 +56,8 @@ PROMPTS = {
                 "video": f"<Video>{{video}}</Video> {_TIMES}\n###Human: {{text}}",
                 "image": "<Image>{image}</Image>\n###Human: {text}",
             },
+            placed=_PLACED,
+            joint="\n###Human: ",
         ),
         train=_TRAIN,
         caption=_CAPTION,

@@ -2,7 +2,8 @@
 
 Mistral, Mixtral and LLaMA are told at inference, though not in training, how to behave, in tags that some templates
 write around it once more. A template that refuses a system text goes without. Without any template, the published code
-had the one that transformers gave to every LLaMA tokenizer.
+had the one that transformers gave to every LLaMA tokenizer. All media stand in front of their question; the training
+takes their tags out of it, wherever they stand, and the white space at its ends.
 """
 
 from dataclasses import replace
@@ -22,8 +23,8 @@ _HELPFUL = (
 # A question without media is put behind an empty place for one.
 _CHAT_MEDIA = {**llava.MEDIA, "": "\n{text}"}
 # Stage 1: no template, and all the text is learned.
-_CAPTION = Form(first="{learn}{user}", answer=" {answer}", media={"*": "{media}{text}"})
-_REQUEST = Form(first="{learn}{user}", later="{learn} {user}", answer=" {answer}", media=llava.MEDIA)
+_CAPTION = Form(first="{learn}{user}", answer=" {answer}", media={"*": "{media}{text}"}, placed=None)
+_REQUEST = Form(first="{learn}{user}", later="{learn} {user}", answer=" {answer}", media=llava.MEDIA, placed=None)
 _MISTRAL = Form(
     first="{bos}[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]",
     later="{bos}[INST] {user} [/INST]",
@@ -36,16 +37,16 @@ _QWEN2 = llava.chatml("You are a helpful assistant.", end="\n")
 
 PROMPTS = {
     "videollama2_mistral": Prompt(
-        chat=replace(_MISTRAL, system=_HELPFUL, media=_CHAT_MEDIA),
-        train=_MISTRAL,
+        chat=replace(llava.media_first(_MISTRAL), system=_HELPFUL, media=_CHAT_MEDIA),
+        train=llava.media_first(_MISTRAL, joint=""),
         caption=_CAPTION,
         train_caption=_REQUEST,
         stop=("</s>",),
         uses_chat_template=True,
     ),
     "videollama2_qwen2": Prompt(
-        chat=replace(_QWEN2, media=_CHAT_MEDIA),
-        train=_QWEN2,
+        chat=replace(llava.media_first(_QWEN2), media=_CHAT_MEDIA),
+        train=llava.media_first(_QWEN2, joint=""),
         caption=_CAPTION,
         train_caption=_REQUEST,
         stop=("<|im_end|>",),

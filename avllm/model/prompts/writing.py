@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from avllm.model.prompts.parts import Cut, Form, Medium, Part, Slot, Special, Text, Turn
 
@@ -36,7 +37,7 @@ def conversation(form: Form, turns: Sequence[Turn], system: str | None = None) -
     parts: list[Part] = []
     for index, turn in enumerate(turns):
         if form.strips:
-            turn = replace(turn, question=turn.question.strip(), answer=turn.answer and turn.answer.strip())
+            turn = replace(_stripped(turn), answer=turn.answer and turn.answer.strip())
         user = user_parts(form, turn, is_first=index == 0)
         parts += fill(form.later if index else first, {"system": [Text(system)], "user": user})
         if turn.answer is not None:
@@ -47,18 +48,82 @@ def conversation(form: Form, turns: Sequence[Turn], system: str | None = None) -
 
 
 def user_parts(form: Form, turn: Turn, *, is_first: bool = False) -> list[Part]:
-    """The media of a turn in their wording, and its question."""
-    parts: list[Part] = [Text(turn.question)]
-    kinds = "+".join(sorted(medium.kind for medium in turn.media))
+    """The media of a turn in their wording, and its question. The media of a branch keep their order."""
+    has_places = bool(turn.media) and turn.places is not None
+    if has_places and form.placed is not None:
+        return _in_place(turn, form.placed, form.joint)
+    question = _taken_out(turn, form.joint) if has_places else turn.question
+    parts: list[Part] = [Text(question)]
+    kinds = _kinds(turn.media)
     if not kinds and not is_first:
         return parts
     template = form.media.get(kinds, form.media.get("*") if kinds else None)
     if template is not None:
+        if has_places and not question:  # nothing is written behind media that are all there is
+            template = template.removesuffix("{text}").rstrip()
         return fill(template, {**_media_fields(turn.media), "text": parts})
     for medium in reversed(turn.media):
         alone = form.media.get(medium.kind, f"{{{medium.kind}}} {{text}}")
         parts = fill(alone, {**_media_fields([medium]), "text": parts})
     return parts
+
+
+def _in_place(turn: Turn, placed: Mapping[str, str], joint: str) -> list[Part]:
+    """Texts and media in the order of the question."""
+    first, *behind = _texts(turn)
+    groups: list[tuple[list[Medium], str]] = []  # media at one place, one of a branch, and the text behind them
+    for medium, text in zip(turn.media, behind, strict=True):
+        is_alone = not groups or bool(groups[-1][1]) or medium.branch in {other.branch for other in groups[-1][0]}
+        groups.append(([medium], text) if is_alone else ([*groups.pop()[0], medium], text))
+    pieces: list[list[Part]] = [_text(first, joint)]
+    for index, (media, text) in enumerate(groups):
+        meets_a_word = bool(text[:1].strip()) or (not text and index + 1 < len(groups))
+        pieces += [_wording(placed, media, keeps_space=meets_a_word), _text(text, joint)]
+    between = fill(joint, {})
+    written = [piece for piece in pieces if piece]
+    return [part for index, piece in enumerate(written) for part in (*(between if index else ()), *piece)]
+
+
+def _text(text: str, joint: str) -> list[Part]:
+    text = text.strip() if joint else text
+    return [Text(text)] if text else []
+
+
+def _wording(placed: Mapping[str, str], media: Sequence[Medium], *, keeps_space: bool) -> list[Part]:
+    """Media that stand at one place, together if the form has words for that, else one after the other."""
+    together = placed.get(_kinds(media))
+    alone = [(placed.get(medium.kind, f"{{{medium.kind}}}"), [medium]) for medium in media]
+    *first, (template, last) = [(together, media)] if together is not None else alone
+    ordered = [*first, (template if keeps_space else template.rstrip(), last)]
+    return [part for template, own in ordered for part in fill(template, _media_fields(own))]
+
+
+def _taken_out(turn: Turn, joint: str) -> str:
+    """The question without its media and the white space around it."""
+    question = ""
+    for text in _texts(turn):
+        are_words = bool(question[-1:].strip()) and bool(text[:1].strip())
+        question += (joint if are_words else "") + text
+    return question.strip()
+
+
+def _texts(turn: Turn) -> list[str]:
+    """The text before the first medium, behind it, and so on."""
+    bounds = (0, *(turn.places or ()), len(turn.question))
+    return [turn.question[start:end] for start, end in pairwise(bounds)]
+
+
+def _stripped(turn: Turn) -> Turn:
+    """The turn without the white space around its question; media keep their places in it."""
+    text, places = turn.question, turn.places or ()
+    start = min(len(text) - len(text.lstrip()), *places, len(text))
+    end = max(len(text.rstrip()), *places, start)
+    moved = None if turn.places is None else tuple(place - start for place in turn.places)
+    return replace(turn, question=text[start:end], places=moved)
+
+
+def _kinds(media: Iterable[Medium]) -> str:
+    return "+".join(sorted(medium.kind for medium in media))
 
 
 def fill(template: str, fields: Mapping[str, Sequence[Part]]) -> list[Part]:

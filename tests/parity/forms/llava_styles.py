@@ -7,9 +7,11 @@ from typing import Any
 
 from avllm.model import Form, Medium, Turn
 from avllm.model.prompts import Text, conversation, fill, llava, show, template_text
+from tests.parity import tags
 from tests.parity.check import Check
 
-TAGS = re.compile(r"(?:<video>|<image>|<audio>)+")
+RUNS = r"(?:<video>)+|(?:<image>)+|(?:<audio>)+"
+PARTS = ("one", "two", "three", "four", "five")
 
 
 def style_form(stored: Mapping[str, Any]) -> Form:
@@ -77,40 +79,27 @@ def read(form: Form, text: str, *, system: str | None = None, num_answers: int =
     return Said(taken, tuple(groups[::2]), tuple(groups[1::2]))
 
 
-def turn_of(user: str, medium: Medium, answer: str | None = None) -> tuple[Turn, str | None]:
-    """A question with its tags as a turn, and the wording of its media where it is not that of the family.
+def turn_of(user: str, answer: str | None = None) -> Turn:
+    """A question with runs of tags as a turn: as many media as runs, with as many slots as a run has tags."""
 
-    Args:
-        user: the question, with one run of tags or none.
-        medium: takes the place of the run.
-        answer: the answer.
-    """
-    found = TAGS.search(user)
-    if found is None:
-        return Turn(question=user, answer=answer), None
-    before, after = user[: found.start()], user[found.end() :]
-    if not before and after.startswith("\n"):
-        return Turn(question=after[1:], media=(medium,), answer=answer), None
-    odd = f"{template_text(before)}{{media}}{template_text(after)}"
-    return Turn(media=(medium,), answer=answer), odd
+    def medium(run: re.Match[str]) -> Medium:
+        return Medium(kind="video", branch="video", num_tokens=run[0].count("<"))
+
+    return tags.turn_of(user, RUNS, medium, answer=answer)
 
 
 def run_templates(templates: Mapping[str, Any], check: Check, name: str) -> None:
-    """Writes every stored conversation of one and of two turns with our form of its style."""
+    """Writes every stored conversation of one turn, of two and so on with our form of its style."""
     for key, stored in templates.items():
         if isinstance(stored, str):
             check.skip(f"{name}.{key}", f"the original stops with {stored}")
             continue
-        form, parts = style_form(stored), ("one", "two")
+        form, parts = style_form(stored), [part for part in PARTS if part in stored]
         system = read(form, stored["one"]).system
-        for count, part in enumerate(parts):
-            said = read(form, stored[part], system=system, num_answers=count)
-            turns, slots = [], 1
-            for user, answer in zip(said.users, (*said.answers, None), strict=True):
-                tags = TAGS.search(user)
-                slots = len(re.findall("<", tags[0])) if tags else 1
-                medium = Medium(kind="video", branch="video", num_tokens=slots)
-                turns.append(turn_of(user, medium, answer)[0])
-            mark = next(iter(re.findall("<video>|<image>", stored[part])), "")
+        for part in parts:
+            said = read(form, stored[part], system=system, num_answers=PARTS.index(part))
+            pairs = zip(said.users, (*said.answers, None), strict=True)
+            turns = [turn_of(user, answer) for user, answer in pairs]
+            mark = next(iter(re.findall("<video>|<image>|<audio>", stored[part])), "")
             shown = show(conversation(form, turns, system), slots={"video": mark})
             check.same(f"{name}.{key}.{part}", shown, stored[part])

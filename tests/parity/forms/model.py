@@ -1,7 +1,7 @@
 """The form `model`: the whole system in training and in chat, on the weights of `model_weights` beside it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,14 @@ from avllm.model import AvllmProcessor, Medium, Turn
 from avllm.model.prompts import Form, conversation, show
 from avllm.model.quirks import cut_prompt_from_left
 from avllm.model.tokens import IGNORED, encode
+from tests.parity import tags
 from tests.parity.check import Check
 from tests.parity.common import Row
 from tests.parity.model_case import Case, times_in
+
+# What the published training writes where a medium stands, and what follows when it stands in front.
+WORDS = r"<Video>(?:<ImageHere>)+</Video> The video contains [^<>]*? seconds\.|<Image>(?:<ImageHere>)+</Image>"
+BEHIND = {"video": " ", "image": "\n"}
 
 
 def run(folder: Path) -> list[Row]:
@@ -40,7 +45,8 @@ def run(folder: Path) -> list[Row]:
 def run_training(case: Case, name: str, stored: dict[str, Any], check: Check) -> None:
     """One training batch: ids, labels, mask, embeddings, logits, loss, and for the first case a step of AdamW."""
     is_vision = "audio_branch" in name
-    kind, branch = ("image" if "image" in name or "caption" in name else "video"), "audio" if is_vision else "video"
+    is_image = "image" in name or ("caption" in name and "video" not in name)
+    kind, branch = "image" if is_image else "video", "audio" if is_vision else "video"
     media = case.inputs["image"][:, :, None] if kind == "image" else case.inputs["video"]
     media = rearrange(media, "b c t h w -> b t c h w")
     if "text_input" in stored:
@@ -71,18 +77,23 @@ def captions(case: Case, stored: dict[str, Any], kind: str, branch: str, media: 
 def instructions(case: Case, name: str, kind: str, branch: str, media: Tensor) -> Iterator[Any]:
     """Rows of conversations, from the training texts of the folder `prompts` beside the case."""
     base = name.removesuffix("_audio_branch")
-    family = "vicuna" if "vicuna" in base else "llama_v2"
     texts = (
         [base] if base in case.training_texts else sorted(k for k in case.training_texts if k.startswith(f"{base}_"))
     )
     for key, clip in zip(texts, media, strict=False):
-        turns, system = turns_of(case.training_texts[key], family, case.medium(kind, branch, clip))
-        yield case.processors[family].encode(turns, form="train", system=system)
+        text, medium = case.training_texts[key], case.medium(kind, branch, clip)
+        turns, system = turns_of(text, lambda tag, medium=medium: replace(medium, times_s=times_in(tag[0])))
+        yield case.processors[family_of(text)].encode(turns, form="train", system=system)
 
 
-def turns_of(text: str, family: str, medium: Medium) -> tuple[list[Turn], str]:
-    """Turns and system text of a stored training text; the medium goes to the first turn."""
-    if family == "vicuna":
+def family_of(text: str) -> str:
+    """Who is meant by a training text."""
+    return "vicuna" if "###Human: " in text else "llama_v2"
+
+
+def turns_of(text: str, medium_of: Callable[[re.Match[str]], Medium]) -> tuple[list[Turn], str]:
+    """Turns and system text of a stored training text, each medium where the text has it."""
+    if family_of(text) == "vicuna":
         system, *rounds = re.split(r"###Human: ", text)
         pairs = [re.split(r"\n###Assistant: ", one.rstrip("#").removesuffix("\n"), maxsplit=1) for one in rounds]
         system = system.removesuffix("\n\n")
@@ -91,11 +102,7 @@ def turns_of(text: str, family: str, medium: Medium) -> tuple[list[Turn], str]:
         body = re.sub(r"<<SYS>>\n.*?\n<</SYS>>\n\n", "", text, count=1, flags=re.S)
         rounds = [one.removeprefix("<s>") for one in body.split(" </s>") if one]
         pairs = [re.split(r" \[/INST\] ", one.removeprefix("[INST] "), maxsplit=1) for one in rounds]
-    wording = r"<Video>.*?</Video> The video contains .*? seconds\. |<Image>.*?</Image>\n"
-    turns = [Turn(question=re.sub(wording, "", ask, count=1), answer=answer) for ask, answer in pairs]
-    found = times_in(re.match(wording, pairs[0][0])[0])  # type: ignore[index]
-    turns[0] = replace(turns[0], media=(replace(medium, times_s=found),))
-    return turns, system
+    return [tags.turn_of(ask, WORDS, medium_of, behind=BEHIND, answer=answer) for ask, answer in pairs], system
 
 
 def compare_batch(

@@ -1,7 +1,7 @@
 """The form `model_hf`: the port of Video-LLaVA to transformers, with its own layout of tokens and weights."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import Tensor
 from avllm.checkpoints import rename
 from avllm.checkpoints.tokenizers import open_tokenizer
 from avllm.checkpoints.video_llava import system_from, tables
-from avllm.model import AvllmConfig, AvllmForConditionalGeneration, Medium, Turn
-from avllm.model.prompts import PROMPTS, Cut, Part, Slot, Special, Text, conversation, show
+from avllm.model import AvllmConfig, AvllmForConditionalGeneration, Medium
+from avllm.model.prompts import PROMPTS, conversation, show
 from avllm.model.tokens import IGNORED, encode
+from tests.parity import tags
 from tests.parity.check import Check
 from tests.parity.common import read_json, read_tensors
+from tests.parity.forms.llava_styles import read
 from tests.parity.not_run import check_not_run
 from tests.parity.pictures import close_within_steps, pixels
 
@@ -97,22 +99,20 @@ def compare_inputs(case: Case, group: str, ids: Tensor, check: Check) -> None:
             close_within_steps(check, f"{group}.pixel_values_{plural}[{index}]", ours, clip, media.std)
     mask = case.inputs[f"{group}.attention_mask"].bool()
     left = {kind: iter(case.clips(group, kind)) for kind in KINDS}
+    form = PROMPTS[case.model.config.parsed().prompt].chat
     for index, text in enumerate(case.settings.get("_prompts", {}).get(group, [])):
-        pieces = re.split(r"<(image|video)>", text)
-        kinds: list[Any] = pieces[1::2]
-        media_here = [Medium(kind=kind, branch="video", num_tokens=case.num_tokens(next(left[kind]))) for kind in kinds]
-        parts: list[Part] = [Special("bos"), Cut(), Text(pieces[0])]
-        for medium, after in zip(media_here, pieces[2::2], strict=True):
-            parts += [Slot("video", medium.num_tokens), Text(after)]
-        found = encode(parts, case.tokenizer, case.model.config.slot_ids()).input_ids
+        said = read(form, text, num_answers=text.count(" ASSISTANT:") - 1)
+
+        def medium(tag: re.Match[str]) -> Medium:
+            kind: Any = tag[1]
+            return Medium(kind=kind, branch="video", num_tokens=case.num_tokens(next(left[kind])))
+
+        pairs = zip(said.users, (*said.answers, None), strict=True)
+        turns = [tags.turn_of(user, "<(image|video)>", medium, answer=answer) for user, answer in pairs]
+        found = encode(conversation(form, turns, said.system), case.tokenizer, case.model.config.slot_ids()).input_ids
         check.same(f"{group}.input_ids[{index}]", found, ids[index][mask[index]].tolist())
-        if len(media_here) > 1:
-            check.skip(f"{group}.prompt[{index}]", "media in the midst of a question; ours stand before it")
-            continue
-        question = re.sub(r"^USER: (<\w+>\n)?|ASSISTANT:$", "", text).rstrip(" ")
-        one = [Medium(kind=medium.kind, branch="video", num_tokens=1) for medium in media_here]
-        form = PROMPTS[case.model.config.parsed().prompt].chat
-        shown = show(conversation(form, [Turn(question=question, media=tuple(one))]), slots={"video": "<medium>"})
+        short = [replace(one, media=tuple(replace(m, num_tokens=1) for m in one.media)) for one in turns]
+        shown = show(conversation(form, short, said.system), slots={"video": "<medium>"})
         check.same(f"{group}.prompt[{index}]", shown, re.sub(r"<(image|video)>", "<medium>", text))
 
 

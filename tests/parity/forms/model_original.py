@@ -1,7 +1,7 @@
 """The form `model_original` of Video-LLaVA: batches of training with mixed media, and greedy answers."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from avllm.checkpoints.tokenizers import open_tokenizer
 from avllm.checkpoints.video_llava import system_from, tables
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor, Medium, Turn
 from avllm.model.prompts import conversation, show
-from avllm.model.tokens import IGNORED
+from avllm.model.tokens import IGNORED, encode
 from tests.parity.check import Check
 from tests.parity.common import read_json, read_tensors
+from tests.parity.forms.llava_styles import read
 from tests.parity.not_run import check_not_run
 
 # The media of each row of a batch. A row of text has a black image in the original, which fills no slot.
@@ -186,14 +187,29 @@ def compare_answer(case: Case, group: str, check: Check) -> None:
 
 
 def compare_prompt(case: Case, group: str, text: str, ids: list[int], check: Check) -> None:
-    """The prompt as text and as ids, from its question and its media."""
-    clips = case.media(group)[0]
+    """The prompt as text and as ids, from its system text, its question and its media."""
+    form, clips = case.processor.prompt.chat, case.media(group)[0]
+    said = read(form, text)
+    question, places = said.users[0], []
+    for clip in clips:  # of which every frame has a tag
+        place = question.index("<image>")
+        question = question[:place] + question[place:].replace("<image>", "", len(clip))
+        places.append(place)
+    is_in_front = not any(places) and question.startswith("\n")
+
+    def turn(counts: list[int]) -> Turn:
+        kinds: list[Any] = ["image" if len(clip) == 1 else "video" for clip in clips]
+        media = tuple(Medium(kind=k, branch="video", num_tokens=n) for k, n in zip(kinds, counts, strict=True))
+        if is_in_front:
+            return Turn(question=question.removeprefix("\n"), media=media)
+        return Turn(question=question, media=media, places=tuple(places))
+
+    # Our chat moves media in front, as every published chat has them; elsewhere they stand as in the training.
+    form = form if is_in_front else replace(form, placed={})
     counts = [case.processor.branches["video"].num_tokens(clip.shape) for clip in clips]
-    question = re.search(r"USER: (?:<image>)*\n?(.*) ASSISTANT:$", text, re.S)
-    kinds: list[Any] = ["image" if len(clip) == 1 else "video" for clip in clips]
-    media = [Medium(kind=kind, branch="video", num_tokens=n) for kind, n in zip(kinds, counts, strict=True)]
-    turn = Turn(question=question[1] if question else "", media=tuple(media))
-    check.same(f"{group}.input_ids", case.processor.encode([turn]).input_ids, ids)
-    seen = [Medium(kind=kind, branch="video", num_tokens=len(c)) for kind, c in zip(kinds, clips, strict=True)]
-    parts = conversation(case.processor.prompt.chat, [Turn(question=turn.question, media=tuple(seen))])
-    check.same(f"{group}.prompt", show(parts, slots={"video": "<image>"}), text)
+    found = encode(conversation(form, [turn(counts)], said.system), case.processor.tokenizer, case.processor.slot_ids)
+    check.same(f"{group}.input_ids", found.input_ids, ids)
+    shown = show(conversation(form, [turn([len(clip) for clip in clips])], said.system), slots={"video": "<image>"})
+    check.same(f"{group}.prompt", shown, text)
+    if said.system == form.system and is_in_front:
+        check.same(f"{group}.default_system", case.processor.encode([turn(counts)]).input_ids, ids)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 import torch
 
 from avllm.chat.generation import ends_with
-from avllm.model import CAPTION_REQUESTS, PROMPTS, Medium, Prompt, Turn
-from avllm.model.prompts import conversation, drop_leading, show
+from avllm.model import PROMPTS, Form, Medium, Prompt, Turn
+from avllm.model.prompts import Text, conversation, drop_leading, fill, show, user_parts
 from avllm.training.schedule import Schedule
+from tests.parity import tags
 from tests.parity.check import Check
 from tests.parity.common import Row
-from tests.parity.forms.model import turns_of
+from tests.parity.forms.model import family_of, turns_of
 from tests.parity.model_case import PROMPTS as NAMES
 from tests.parity.model_case import times_in
 
+CAPTION_WORDS = r"<Video>(?:<ImageHere>)+</Video>|<Image>(?:<ImageHere>)+</Image>"
 KINDS = {"VIDEO_EMBEDS": "video", "AUDIO_EMBEDS": "audio", "IMAGE_EMBEDS": "image"}
 
 
@@ -34,8 +37,10 @@ def run(folder: Path) -> list[Row]:
         run_answer(f"answer_postprocessing.{index}", row, check)
     for index, row in enumerate(stored["stopping_criteria"]):
         check.same(f"stopping_criteria.{index}", ends_with(row["input_ids"], row["stops"]), row["result"])
-    system = stored["conversations"]["llama_v2_video_conversation(train)"]["system"]
-    check.same("conversations.llama_v2_train.system", PROMPTS["llama2"].train.system, system)
+    for name, style in stored["conversations"].items():
+        if "(train" in name:
+            ours = prompt_of("vicuna" if style["sep2"] is None else "llama_v2").train.system
+            check.same(f"conversations.{name}.system", ours, style["system"])
     check.skip("chat_sampling_defaults", "settings of the published demo, which samples; ours is greedy by default")
     check.skip("stop_token_ids", "ids of LLaMA's tokenizer; stop texts are found in any tokenizer's text")
     schedules = json.loads((folder / "schedule.json").read_text(encoding="utf-8"))["schedules"]
@@ -50,58 +55,86 @@ def prompt_of(name: str) -> Prompt:
 
 
 def run_chat(name: str, chat: dict[str, Any], check: Check) -> None:
-    """A chat of two turns. The questions and times are read back from the messages."""
-    is_image = name.endswith("/image")
-    (_, first), (_, answer), (_, second), _ = chat["messages_after_turn2"]
-    message = re.search(r"The video contains \d+ frames sampled at [\d., ]+ seconds\.", first)
-    times = times_in(message[0]) if message else (0.0,)
-    media = tuple(
-        Medium(
-            kind="image" if is_image and KINDS[embeds] == "video" else KINDS[embeds],  # type: ignore[arg-type]
-            branch="audio" if KINDS[embeds] == "audio" else "video",
-            num_tokens=1,
-            times_s=() if is_image or KINDS[embeds] == "audio" else times,
-        )
-        for embeds in chat["embeds_in_order"]
-    )
-    question = re.split(r" {2}|seen and heard\. ", first)[-1]
-    form = prompt_of(name).chat
-    turns = [Turn(question=question, media=media)]
-    check.same(f"{name}.prompt_turn1", show(conversation(form, turns, chat["system"])), chat["prompt_turn1"])
-    turns = [replace(turns[0], answer=answer), Turn(question=second)]
-    check.same(f"{name}.prompt_turn2", show(conversation(form, turns, chat["system"])), chat["prompt_turn2"])
-    if name.endswith(("demo_video/video", "demo_audiovideo/audiovideo", "/image")):
-        check.same(f"{name}.default_system", show(conversation(form, turns)), chat["prompt_turn2"])
+    """A chat of any number of turns. Questions, media and times are read back from the messages."""
+    form = prompt_of("vicuna" if chat["sep2"] is None else "llama_v2").chat
+    number = max(int(key.removeprefix("messages_after_turn")) for key in chat if key.startswith("messages_after_turn"))
+    embeds = iter(chat["embeds_in_order"])
+    messages = [text for _, text in chat[f"messages_after_turn{number}"]]
+    turns: list[Turn] = []
+    for asked, answer in zip(messages[::2], messages[1::2], strict=True):
+        media = media_in(asked, embeds)
+        turns.append(Turn(question=tags.behind_media(form, asked, media), media=media, answer=answer))
+    for count in range(1, number + 1):
+        asked = [*turns[: count - 1], *(replace(turn, answer=None) for turn in turns[count - 1 : count])]
+        key = f"{name}.prompt_turn{count}"
+        check.same(key, show(conversation(form, asked, chat["system"])), chat[f"prompt_turn{count}"])
+        if count == number:
+            check_default(f"{name}.default_system", form, asked, chat["system"], chat[f"prompt_turn{count}"], check)
+
+
+def media_in(message: str, embeds: Iterator[str]) -> tuple[Medium, ...]:
+    """The media of a message, in the order of its places."""
+    times = times_in(found[0]) if (found := re.search(r"The video contains .*? seconds\.", message)) else (0.0,)
+    media = []
+    for place in re.finditer("<ImageHere>", message):
+        kind: Any = KINDS[next(embeds)]
+        if kind == "video" and message[: place.start()].endswith("<Image>"):
+            kind = "image"
+        told = times if kind == "video" else ()
+        media.append(Medium(kind=kind, branch="audio" if kind == "audio" else "video", num_tokens=1, times_s=told))
+    return tuple(media)
+
+
+def check_default(name: str, form: Form, turns: list[Turn], system: str, wanted: str, check: Check) -> None:
+    """That a form tells the published system text when none is given; a case may have been asked with another one."""
+    if system in (form.system, form.system_with_audio):
+        has_audio = any(medium.kind == "audio" for turn in turns for medium in turn.media)
+        if system == (form.system_with_audio if has_audio and form.system_with_audio is not None else form.system):
+            check.same(name, show(conversation(form, turns)), wanted)
+        return
+    check.skip(name, "the case tells another system text than the form")
 
 
 def run_training(name: str, text: str, check: Check) -> None:
     """A training text, taken apart into turns and put together again."""
-    family = "llama_v2" if "llama_v2" in name else "vicuna"
-    kind: Any = "image" if "<Image>" in text else "video"
-    count = text.count("<ImageHere>")
-    turns, system = turns_of(text, family, Medium(kind=kind, branch="video", num_tokens=count))
-    check.same(f"training.{name}", show(conversation(prompt_of(name).train, turns, system)), text)
-    check.same(f"training.{name}.default_system", show(conversation(prompt_of(name).train, turns)), text)
+    turns, system = turns_of(text, medium_of)
+    form = prompt_of(family_of(text)).train
+    check.same(f"training.{name}", show(conversation(form, turns, system)), text)
+    check.same(f"training.{name}.slots", num_slots(turns), text.count("<ImageHere>"))
+    check_default(f"training.{name}.default_system", form, turns, system, text, check)
+
+
+def num_slots(turns: Sequence[Turn]) -> int:
+    """Tokens of all media: what a text calls a medium in other words would be taken for text."""
+    return sum(medium.num_tokens for turn in turns for medium in turn.media)
+
+
+def medium_of(tag: re.Match[str]) -> Medium:
+    """The medium of which a text tells kind, tokens and times."""
+    kind: Any = "image" if tag[0].startswith("<Image>") else "video"
+    return Medium(kind=kind, branch="video", num_tokens=tag[0].count("<ImageHere>"), times_s=times_in(tag[0]))
 
 
 def run_captions(captions: dict[str, Any], check: Check) -> None:
-    """Requests to describe an image, and the prompts around them."""
-    lines = [f"<Image><ImageHere></Image> {request}" for request in CAPTION_REQUESTS]
-    check.same("captions.requests", lines, captions["prompt_file_lines_alignment_image"])
-    medium = Medium(kind="image", branch="video", num_tokens=1)
+    """The case's requests to describe a medium, with the prompts around them."""
+    lines = captions["prompt_file_lines_alignment_image"]
+    requests = [tags.turn_of(line, CAPTION_WORDS, medium_of, behind=" ") for line in lines]
+    written = [show(user_parts(PROMPTS["vicuna"].train_caption, turn)) for turn in requests]
+    check.same("captions.requests", written, lines)
+    check.same("captions.slots", num_slots(requests), sum(line.count("<ImageHere>") for line in lines))
 
     def prompts(name: str) -> list[str]:
-        form = PROMPTS[name].train_caption
-        return [show(conversation(form, [Turn(question=text, media=(medium,))])) for text in CAPTION_REQUESTS]
+        return [show(conversation(PROMPTS[name].train_caption, [turn])) for turn in requests]
 
     check.same("captions.vicuna", prompts("vicuna"), captions["stage2_caption_prompts_vicuna"])
     meant = captions["stage2_caption_prompts_llama2_as_surely_meant"]
     check.same("captions.llama2", prompts("llama2"), meant)
     # The published YAML is single-quoted, so that its line breaks are read as a backslash and an n.
-    literal = [text.replace("\n", "\\n") for text in prompts("llama2")]
-    check.same(
-        "captions.llama2_as_the_yaml_reads", literal, captions["stage2_caption_prompts_llama2_as_the_yaml_reads"]
-    )
+    literal = captions["stage2_caption_prompts_llama2_as_the_yaml_reads"]
+    system = [Text(PROMPTS["llama2"].train_caption.system)]
+    head = show(fill("[INST] <<SYS>>\n{system}\n<</SYS>>\n\n", {"system": system}))
+    as_read = [head.replace("\n", "\\n") + text.removeprefix(head) for text in prompts("llama2")]
+    check.same("captions.llama2_as_the_yaml_reads", as_read, literal)
 
 
 def run_answer(name: str, row: dict[str, Any], check: Check) -> None:

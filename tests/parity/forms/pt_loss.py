@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from avllm.checkpoints.videochat import system_from
@@ -11,7 +10,10 @@ from avllm.data import Turn
 from avllm.model import AvllmProcessor
 from tests.parity.check import Check
 from tests.parity.common import captured
+from tests.parity.forms.videochat_prompts import request_of
 from tests.parity.videochat_case import EMBEDS, Case, batch_of, check_batch, check_covered, check_loss, processor_of
+
+TEMPLATE = "###Human: {} ###Assistant: "
 
 
 def run(folder: Path, check: Check) -> None:
@@ -23,7 +25,8 @@ def run(folder: Path, check: Check) -> None:
     for name, stored in case.settings["runs"].items():
         frames = case.inputs[stored["input"]]
         batch = captions(processor, stored["prompt"], stored["text_input"], frames, stored["max_txt_len"])
-        check_ids(name, stored, batch, check, slot=case.model.config.slot_ids()["video"])
+        slot, bos = case.model.config.slot_ids()["video"], processor.tokenizer.bos_token_id
+        check_ids(name, stored, batch, check, slot=slot, bos=bos)
         connector = case.model.branches["video"].connector
         hooks = {"image_embeds": connector.frame_qformer.input_norm, "query_output": connector.frame_qformer}
         with captured(hooks) as stages:
@@ -39,12 +42,15 @@ def captions(
     processor: AvllmProcessor, prompt: str, texts: list[str], frames: Tensor, max_answer_tokens: int
 ) -> dict[str, Tensor]:
     """A batch of captions behind one request, which is read back from the case's prompt."""
-    request = prompt.split("> ", 1)[1].removesuffix(" ###Assistant: ")
-    turns = [(Turn(role="user", text=request), Turn(role="assistant", text=text)) for text in texts]
+    asked = request_of(prompt, TEMPLATE)
+    request = Turn(role="user", text=asked.question, places=asked.places)
+    turns = [(request, Turn(role="assistant", text=text)) for text in texts]
     return batch_of(processor, turns, frames, form="train_caption", max_text_tokens=max_answer_tokens)
 
 
-def check_ids(name: str, stored: dict[str, Any], batch: dict[str, Tensor], check: Check, *, slot: int) -> None:
+def check_ids(
+    name: str, stored: dict[str, Any], batch: dict[str, Tensor], check: Check, *, slot: int, bos: int
+) -> None:
     """The ids around the slots, and those of the captions."""
     for row, (ids, text) in enumerate(zip(batch["input_ids"].tolist(), stored["text_ids"], strict=True)):
         first, last = ids.index(slot), len(ids) - ids[::-1].index(slot)
@@ -55,4 +61,4 @@ def check_ids(name: str, stored: dict[str, Any], batch: dict[str, Tensor], check
         check.same(f"{name}.{row}.text_ids", ids[end : end + len(kept)], kept)
         # The request is cut off where the caption begins, on all rows alike.
         check.same(f"{name}.{row}.learned", int((batch["labels"][row] != -100).sum()), len(kept))
-    check.same(f"{name}.bos", batch["input_ids"][:, 0], torch.ones(len(batch["input_ids"]), dtype=torch.long))
+    check.same(f"{name}.bos", batch["input_ids"][:, 0].tolist(), [bos] * len(batch["input_ids"]))

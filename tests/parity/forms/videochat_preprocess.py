@@ -12,9 +12,7 @@ from avllm.model.configuration import Frames
 from avllm.model.reading import normalise
 from tests.parity.check import Check
 from tests.parity.common import read_json
-from tests.parity.pictures import close_pixels, pixels, published, stride
-
-TOLERANCE = 1e-5
+from tests.parity.pictures import close_pixels, close_within_steps, pixels, published, stride
 
 
 def recognises(folder: Path) -> bool:
@@ -46,7 +44,7 @@ def run(folder: Path, check: Check) -> None:
             continue
         ours, step = normalise(frames, settings), stride(key)
         ours = (ours[0] if theirs.ndim == 3 else ours)[..., ::step, ::step]
-        check.close(key, ours, theirs, atol=TOLERANCE)
+        close_within_steps(check, key, ours, theirs, settings.std, steps=1)
     for is_image in (False, True):
         check_reading(case, inputs, check, is_image=is_image)
 

@@ -1,5 +1,6 @@
 """The form `prompts` of VideoChat: the demo, both stages of the training, and how texts are tokenised."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,22 +8,24 @@ from transformers import AutoTokenizer
 
 from avllm.model import PROMPTS, Medium, Turn
 from avllm.model.prompts import Cut, Special, Text, conversation, show
-from avllm.model.prompts.videochat import IMAGE_REQUESTS, VIDEO_REQUESTS
 from avllm.model.tokens import encode
+from tests.parity import tags
 from tests.parity.check import Check
 from tests.parity.common import Row, read_json
 from tests.parity.model_case import times_in
 
 ROW = PROMPTS["videochat"]
+WORDS = r"<Video>[^<]*<\w*>[^<]*</Video>|<Image>[^<]*<\w*>[^<]*</Image>"
 
 
 def run(folder: Path) -> list[Row]:
     """Compares every string and every list of ids."""
     check = Check()
     stored = read_json(folder / "prompts.json")
+    placeholders = dict(zip(("video", "image"), stored["special"]["placeholders"], strict=True))
     for index, demo in enumerate(stored["demo"]):
-        run_demo(f"demo.{index}", demo, check)
-    run_captions(stored["train_stage1"], check)
+        run_demo(f"demo.{index}", demo, placeholders, check)
+    run_captions(stored["train_stage1"], placeholders, check)
     for index, text in enumerate(stored["train_stage2"]):
         run_instruction(f"train_stage2.{index}", text, check)
     run_special(stored["special"], check)
@@ -44,32 +47,42 @@ def medium_of(kind: Any, message: str) -> Medium:
     return Medium(kind=kind, branch="video", num_tokens=1, times_s=times_in(message))
 
 
-def run_demo(name: str, demo: dict[str, Any], check: Check) -> None:
+def run_demo(name: str, demo: dict[str, Any], placeholders: dict[str, str], check: Check) -> None:
     """A chat about one medium, up to where the next answer begins."""
     medium = medium_of(demo["kind"], demo["message"])
     answers = [*demo["answers"], None]
     turns = [Turn(question=q, answer=a) for q, a in zip(demo["questions"], answers, strict=True)]
     turns[0] = Turn(question=turns[0].question, answer=turns[0].answer, media=(medium,))
-    slots = {"video": "<VideoHere>" if demo["kind"] == "video" else "<ImageHere>"}
+    slots = {"video": placeholders[demo["kind"]]}
     shown = show(conversation(ROW.chat, turns, demo["system"]), slots=slots)
     check.same(f"{name}.prompt", shown, demo["prompt"])
     if not demo["system"]:
         check.same(f"{name}.default_system", show(conversation(ROW.chat, turns), slots=slots), demo["prompt"])
 
 
-def run_captions(stored: dict[str, Any], check: Check) -> None:
-    """Requests to describe a medium, and what ends a caption."""
-    kinds: dict[Any, tuple[str, ...]] = {"video": VIDEO_REQUESTS, "image": IMAGE_REQUESTS}
-    for kind, requests in kinds.items():
-        slots = {"video": "<VideoHere>" if kind == "video" else "<ImageHere>"}
-        turns = [Turn(question=text, media=(medium_of(kind, ""),)) for text in requests]
-        shown = [show(conversation(ROW.train_caption, [turn]), slots=slots) for turn in turns]
-        check.same(f"train_stage1.{kind}", shown, stored[kind])
+def run_captions(stored: dict[str, Any], placeholders: dict[str, str], check: Check) -> None:
+    """The case's requests to describe a medium, and what ends a caption."""
+    for kind, slot in placeholders.items():
+        for index, prompt in enumerate(stored[kind]):
+            turn = request_of(prompt, stored["template"])
+            kinds = [medium.kind for medium in turn.media]
+            shown = show(conversation(ROW.train_caption, [turn]), slots={"video": slot})
+            check.same(f"train_stage1.{kind}.{index}", (shown, kinds), (prompt, [kind]))
     form = ROW.train_caption
     template = show(conversation(form, [Turn(question="{}")]))
     check.same("train_stage1.template", template, stored["template"])
     answered = show(conversation(form, [Turn(question="{}", answer="caption")]))
     check.same("train_stage1.end_sym", answered.removeprefix(f"{template}caption"), stored["end_sym"])
+
+
+def request_of(prompt: str, template: str) -> Turn:
+    """A request to describe a medium, out of a prompt of stage 1."""
+    head, tail = template.split("{}")
+
+    def medium(tag: re.Match[str]) -> Medium:
+        return medium_of("video" if tag[0].startswith("<Video>") else "image", "")
+
+    return tags.turn_of(prompt.removeprefix(head).removesuffix(tail), WORDS, medium, behind=" ")
 
 
 def run_instruction(name: str, stored: dict[str, Any], check: Check) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from avllm.errors import ConfigError
 from avllm.evaluation.choosing import chosen_option
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -12,7 +13,7 @@ DIGITS = dict(enumerate(("zero", "one", "two", "three", "four", "five", "six", "
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceRule:
-    """How the chosen option is found. Without any switch: a letter that stands alone, else the text of one option.
+    """How the chosen option is found. Without any switch: see `avllm.evaluation.choosing.chosen_option`.
 
     Of the switches, `letters_inside_words`, `touching_comma_hides`, `keeps_answer_word` and `fall_back_to_c` are faults
     of published evaluations; they are here so that published figures can be computed again.
@@ -34,6 +35,11 @@ class ChoiceRule:
     touching_comma_hides: bool = False
     keeps_answer_word: bool = False
     fall_back_to_c: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("touching_comma_hides", "keeps_answer_word"):
+            if getattr(self, name) and not self.letters_inside_words:
+                raise ConfigError(f"score.rule.{name}: it is a switch of letters_inside_words, which is off")
 
     def choose(self, output: str, options: Sequence[str], letters: str = "") -> int | None:
         """Index of the chosen option; None when none is chosen, or more than one.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from avllm.errors import ConfigError
 from avllm.evaluation.captions import bleu, cider_d, rouge_l
 from avllm.evaluation.extraction import LETTERS, PUBLISHED, ChoiceRule, first_words_agree, scienceqa_letter
 from avllm.evaluation.metrics import Mean, anls, detection, normalise_vqa, tidy, vqa_accuracy, yes_or_no
@@ -39,6 +40,12 @@ class MultipleChoice:
         Literal["mvbench", "videomme", "videomme_scorer", "egoschema", "videochat2", "sounds", "scienceqa"] | None
     ) = None
     empty_is_right: bool = False
+
+    def __post_init__(self) -> None:
+        if self.published and self.rule != ChoiceRule():
+            raise ConfigError(f"score.rule: score.published={self.published} is a rule of its own; give one of them")
+        if self.empty_is_right and self.published != "videochat2":
+            raise ConfigError("score.empty_is_right: it is a switch of score.published=videochat2")
 
     def score(self, answer: str, row: Mapping[str, Any]) -> Scored:
         """`answer` begins with what the prompt ended with, so that "(" of "Best option:(" is there."""

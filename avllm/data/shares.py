@@ -123,10 +123,8 @@ def work_through(
                 continue
             deaths = known.deaths_at.get(number, 0)
             if deaths >= DEATHS_ALONE:
-                reason = (
-                    f"{deaths + 1} workers died at it, as of a file that crashes its decoder or of too little memory"
-                )
-                known.done[number] = give_up(item, reason)
+                why = "a file that crashes its decoder, or too little memory"
+                known.done[number] = give_up(item, f"{deaths + 1} workers died while they were at it: {why}")
             else:
                 ledger.at(share, number)
                 known.done[number] = do([item])

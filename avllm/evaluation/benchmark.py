@@ -111,9 +111,8 @@ class Benchmark:
             if isinstance(self.score, MultipleChoice) and not sample.options:
                 raise DataError(f"score.kind: choice is for multiple choice, the sample {sample.id} has no options")
             if len(sample.options) > len(LETTERS):
-                raise DataError(
-                    f"{self.name}: the sample {sample.id} has {len(sample.options)} options, there are {len(LETTERS)} letters"
-                )
+                count = len(sample.options)
+                raise DataError(f"{self.name}: the sample {sample.id} has {count} options, letters are {len(LETTERS)}")
         is_choice = any(sample.options for sample in samples) and not any(sample.accepted for sample in samples)
         if is_choice and not isinstance(self.score, MultipleChoice):
             raise DataError(f"score.kind: {self.name} has options and no accepted answers; it is scored by kind choice")

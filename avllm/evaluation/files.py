@@ -46,7 +46,7 @@ def read_csv(path: Path, columns: tuple[str, ...], *, delimiter: str = ",") -> l
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
             raise DataError(f"{path}: no column {', '.join(missing)}; it has: {', '.join(reader.fieldnames or ())}")
-        rows = list(reader)
+        rows: list[Mapping[str, str]] = [*reader]
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: no row of a table ({error})") from error
     for number, row in enumerate(rows, start=2):

@@ -2,12 +2,12 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import psutil
 import pytest
 from tqdm import tqdm
 
+from avllm.data import DATASETS
 from avllm.data.feature_shards import ShardIndex
 from avllm.training import feature_ray
 from avllm.training.features import Job
@@ -67,7 +67,7 @@ class Deadly(feature_ray._Shards):
 def test_a_clip_that_kills_three_actors_is_unreadable_and_all_others_are_stored(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_ray, "_Shards", Deadly)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    stage = replace(read_stage(write_stage(tmp_path, 8)), max_unreadable=0.5)
+    stage, _ = read_stage(write_stage(tmp_path, 8), ["max_unreadable=0.5"], datasets=DATASETS)
     (tmp_path / "store").mkdir()
 
     summary = feature_ray.run_ray(Job(stage=stage, out=tmp_path / "store", shard_size=4), tqdm(disable=True))

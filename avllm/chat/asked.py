@@ -67,17 +67,18 @@ class Asked:
         asked = [part for part in content if isinstance(part, Given)]
         looks: list[Look] = []
         given: dict[Kind, Any] = {"image": image, "video": video, "audio": audio}
-        sources = {kind: source for kind, source in given.items() if source is not None}
+        sources: dict[Kind, Any] = {kind: source for kind, source in given.items() if source is not None}
         if sources:
             looks.append(Look(sources=sources, options=options))
-        front = [] if media is None else _read(media, "media")
-        if any(isinstance(part, str) for part in front):
+        added = [] if media is None else _read(media, "media")
+        front = [part for part in added if isinstance(part, Given)]
+        if len(front) < len(added):
             raise DataError("media: expected media alone, got a text; put all parts into the question, in their order")
         places = [*[0] * len(front), *(places_of(content) or [0] * len(asked))]
         for part, place in zip([*front, *asked], places, strict=True):
             own = {**for_kind(part.kind, options), **part.options}
             looks.append(Look(sources={part.kind: part.source}, options=own, place=place))
-        kinds = [kind for look in looks for kind in look.sources]
+        kinds: list[Kind] = [kind for look in looks for kind in look.sources]
         require_use(kinds, options)
         if mode == "require" and set(kinds) == {"image"}:
             raise NoAudioStream("sound is required and an image has none; leave audio_mode at auto, or add a sound")

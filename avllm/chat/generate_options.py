@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from transformers import GenerationConfig, GenerationMixin
+from transformers.generation.configuration_utils import GenerationConfig
+from transformers.generation.utils import GenerationMixin
 
 from avllm import config
 from avllm.errors import ConfigError
@@ -92,6 +93,7 @@ def _require_known(given: Mapping[str, Any]) -> None:
 
 @cache
 def _known() -> frozenset[str]:
-    own = {"self", "kwargs", "inputs", "inputs_embeds", "attention_mask", "past_key_values"}
-    taken = {*vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters} - own
-    return frozenset({"seed", *(name for name in taken if not name.startswith("_"))})
+    signature = inspect.signature(GenerationMixin.generate)  # type: ignore[attr-defined]  # is behind a decorator
+    taken = {*vars(GenerationConfig()), *signature.parameters} - {"self", "kwargs", "inputs"}
+    further = {"seed", "tokenizer", "assistant_tokenizer"}
+    return frozenset(further | {name for name in taken if not name.startswith("_")})

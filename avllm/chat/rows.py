@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,10 @@ def read_lines(source: Path, defaults: Mapping[str, Any], media_root: Path) -> l
     raw = [(number, _parsed(data)) for number, data in byte_lines(source)]
     numbers: dict[str | int | float, int] = {}
     lines: list[Line] = []
-    nameless: list[tuple[int, int, Any, str]] = []  # place, number, row and fault of those that get a name last
-    for number, row in raw:
-        name, fault = (None, str(row)) if isinstance(row, AvllmError) else _id_of(row)
+    nameless: list[tuple[int, int, dict[str, Any], str]] = []  # place, number, row, fault
+    for number, found in raw:
+        row: dict[str, Any] = {} if isinstance(found, AvllmError) else found
+        name, fault = (None, str(found)) if isinstance(found, AvllmError) else _id_of(row)
         if name is not None and name in numbers:
             name, fault = None, f"id {name!r} is that of line {numbers[name]} too; make it unique"
         if name is None:
@@ -150,11 +151,11 @@ def _request(row: Mapping[str, Any], defaults: Mapping[str, Any], media_root: Pa
     asked = request.asked()
     if not asked.text.strip():
         raise DataError("question: expected a text, got an empty one")
-    kinds = {kind for look in asked.looks for kind in look.sources}
+    kinds: list[Kind] = [kind for look in asked.looks for kind in look.sources]
     return replace(request, **_of_use(defaults, kinds, given))
 
 
-def _of_use(defaults: Mapping[str, Any], kinds: set[Kind], given: Mapping[str, Any]) -> dict[str, Any]:
+def _of_use(defaults: Mapping[str, Any], kinds: Collection[Kind], given: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults that a row does not say and that its media have use for."""
     useful = {name for kind in kinds for name in for_kind(kind, defaults)} - {"audio_mode"}
     if "video" in kinds:

@@ -2,10 +2,14 @@
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from avllm.cli.common import command, positive
+from avllm.config import find_file
+from avllm.errors import ConfigError
 
 
 def add(commands) -> None:
@@ -17,7 +21,9 @@ def add(commands) -> None:
     _add_source(check)
     check.add_argument("--max-text-tokens", type=positive, help="as of the stage (default: without limit)")
     check.add_argument(
-        "--max-unreadable", type=float, default=0.01, help="allowed share of entries with unreadable media (0.01)"
+        "--max-unreadable",
+        type=share,
+        help="share of entries whose media may be unreadable (default: the stage's, or 0.01)",
     )
     check.add_argument("--histogram", type=Path, metavar="PNG", help="draw the lengths of the entries")
     check.add_argument("--json", action="store_true", help="print JSON with all faults")
@@ -28,66 +34,151 @@ def add(commands) -> None:
     preview.add_argument("--samples", type=positive, default=8, help="how many (default: 8)")
 
 
+def share(text: str) -> float:
+    """A share from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
+    return number
+
+
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         type=Path,
         help="JSON or JSONL of conversations, QA or captions; a CSV or folder of WebVid; a folder with "
-        "filter_cap.json; a tar or folder of them (WebDataset); or a stage's YAML, all of whose data sets are read",
+        "filter_cap.json; a tar or folder of them (WebDataset); or a stage by its YAML or name, with all its data sets",
     )
     parser.add_argument("overrides", nargs="*", metavar="A.B=C", help="of a stage, for example data.0.root=media")
     parser.add_argument("--media-root", type=Path, metavar="DIR", help="folder of the media (default: the file's)")
     parser.add_argument(
         "--model", help="system that is to be trained: a name or a folder (default: the stage's start, else nano)"
     )
-    parser.add_argument("--form", choices=("train", "caption"), default="train", help="template (default: train)")
+    parser.add_argument("--form", choices=("train", "caption"), help="template (default: train)")
     parser.add_argument(
-        "--sound", choices=("none", "auto", "require"), default="none", help="of videos, as of the stage (none)"
+        "--sound", choices=("none", "auto", "require"), help="of videos, as of the stage (default: none)"
+    )
+    parser.add_argument(
+        "--ignore", action="append", metavar="KEY", help="a key of entries that is left out; may be given again"
     )
 
 
-def _open(args: argparse.Namespace) -> tuple[list[Any], Any, dict[str, Any]]:
-    """Data sets, the processor of the system, and what the stage says of reading them."""
-    from avllm.checkpoints.load import find_model
-    from avllm.data import DATASETS
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What is to be looked at.
+
+    Args:
+        data: data sets.
+        context: for reading them, with the processor of the system.
+        options: what the stage says of their samples.
+        max_ids: that the decoder holds.
+        is_stage: whether they are those of a stage.
+    """
+
+    data: Sequence[Any]
+    context: Any
+    options: Mapping[str, Any]
+    max_ids: int | None
+    is_stage: bool
+
+
+def _open(args: argparse.Namespace) -> _Opened:
+    from avllm.checkpoints.load import find_model, load_config
+    from avllm.data import DATASETS, Context
     from avllm.model import AvllmProcessor
+    from avllm.nano.data import DATASETS as DRAWN  # nano's own kinds, whose samples need the model
+
+    stage, model = _stage(args, {**DATASETS, **DRAWN}), None
+    if stage is not None:
+        names = ("media_root", "form", "sound", "ignore")
+        _refuse(args, names, "a stage says it in its keys, for example data.0.root=DIR or data.0.sound=auto")
+        data = [*stage.data, *(stage.held_out.data if stage.held_out else ())]
+        options = {"max_text_tokens": stage.max_text_tokens, "max_unreadable": stage.max_unreadable}
+        if any(type(item) in DRAWN.values() for item in data):
+            model = _start(stage, args.model)
+    else:
+        _refuse(args, ("overrides",), "it is for a stage; data has --media-root, --form, --sound and --ignore")
+        data, options = [_dataset(args)], {}
+    folder = find_model(args.model or (stage.starts[0] if stage is not None else "nano"))
+    context = Context(
+        model=model,
+        processor=AvllmProcessor.from_pretrained(folder),
+        modality={} if stage is None else stage.modality,
+        seed=42 if stage is None else stage.seed,
+        cache=None if stage is None else Path(stage.output) / "cache",
+    )
+    max_ids = getattr(load_config(folder).text_config, "max_position_embeddings", None)
+    return _Opened(data=data, context=context, options=options, max_ids=max_ids, is_stage=stage is not None)
+
+
+def _stage(args: argparse.Namespace, datasets: Mapping[str, type]) -> Any:
+    """The stage that is named; None when it is a file or folder of data."""
     from avllm.training.stage import read_stage
 
-    if args.file.suffix == ".yaml":
-        stage, _ = read_stage(args.file, args.overrides, datasets=DATASETS)
-        model, data = args.model or stage.starts[0], [*stage.data, *(stage.held_out.data if stage.held_out else ())]
-        options = {"modality": stage.modality, "max_text_tokens": stage.max_text_tokens}
-    else:
-        model, data, options = args.model or "nano", [_dataset(args)], {}
-    return data, AvllmProcessor.from_pretrained(find_model(model)), options
+    if args.file.suffix not in (".yaml", ".yml"):
+        if args.file.exists() or args.file.suffix:
+            return None
+        try:
+            find_file("train_configs", args.file)
+        except ConfigError:  # nor a stage: the reader of data says that there is no such file
+            return None
+    return read_stage(args.file, args.overrides, datasets=datasets)[0]
+
+
+def _start(stage: Any, model: str | None) -> Any:
+    """The system of a stage, frozen as it is trained, for data sets that see through it."""
+    from avllm.training.frozen import freeze
+    from avllm.training.start import open_start
+
+    opened, _ = open_start(stage if model is None else replace(stage, init=model))
+    freeze(opened, stage.trainable)
+    return opened
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    given = [name for name in names if getattr(args, name)]
+    if given:
+        shown = "A.B=C" if given == ["overrides"] else ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"{shown}: has no use here; {why}")
 
 
 def _dataset(args: argparse.Namespace) -> Any:
     """The data set that a file or folder is, by what lies there."""
     from avllm.data import Conversations, ImageCaptions, WebDataset, WebVid
 
-    path, said = args.file, {"form": args.form, "sound": args.sound}
+    path = args.file
+    said: dict[str, Any] = {"form": args.form or "train", "sound": args.sound or "none"}
+    ignore = tuple(args.ignore or ())
     if path.suffix == ".csv" or any(path.glob("*.csv")):
-        return WebVid.Config(annotations=str(path), videos=str(args.media_root or path / "videos"))
+        _refuse(args, ("form", "sound"), "a CSV holds captions of WebVid")
+        return WebVid.Config(annotations=str(path), videos=str(args.media_root or path / "videos"), ignore=ignore)
     if (path / "filter_cap.json").is_file():
-        return ImageCaptions.Config(root=str(path))
+        _refuse(args, ("form", "sound", "media_root"), "the folder holds captions of its images")
+        return ImageCaptions.Config(root=str(path), ignore=ignore)
     if path.suffix == ".tar" or any(path.glob("*.tar")):
-        return WebDataset.Config(shards=str(path), **said)
-    return Conversations.Config(annotations=str(path), root=str(args.media_root or path.parent), **said)
+        _refuse(args, ("media_root",), "a tar holds its media")
+        return WebDataset.Config(shards=str(path), ignore=ignore, **said)
+    root = str(args.media_root or path.parent)
+    return Conversations.Config(annotations=str(path), root=root, ignore=ignore, **said)
 
 
 def _check(args: argparse.Namespace) -> int:
     from avllm.data.check import check, draw_lengths
 
-    data, processor, options = _open(args)
-    options |= {"max_text_tokens": args.max_text_tokens} if args.max_text_tokens else {}
-    reports = [check(config, processor, max_unreadable=args.max_unreadable, **options) for config in data]
+    opened = _open(args)
+    given = {"max_text_tokens": args.max_text_tokens, "max_unreadable": args.max_unreadable}
+    options = {**opened.options, **{name: value for name, value in given.items() if value is not None}}
+    options |= {"context": opened.context, "max_ids": opened.max_ids}
+    reports = [check(config, opened.context.processor, **options) for config in opened.data]
     lengths = [length for report in reports for length in report.lengths]
     if args.histogram is not None and lengths:
         draw_lengths(lengths, args.histogram)
     if args.json:
         plain = [report.to_dict() for report in reports]
-        print(json.dumps(plain[0] if args.file.suffix != ".yaml" else plain, indent=2))
+        print(json.dumps(plain if opened.is_stage else plain[0], indent=2))
     else:
         print("\n".join(report.to_table() for report in reports))
     return 0 if all(report.ok for report in reports) else 1
@@ -96,7 +187,8 @@ def _check(args: argparse.Namespace) -> int:
 def _preview(args: argparse.Namespace) -> int:
     from avllm.data.preview import preview
 
-    data, processor, _ = _open(args)
-    count = preview(data, processor, args.out, num_samples=args.samples)
+    opened = _open(args)
+    options = {"context": opened.context, "max_text_tokens": opened.options.get("max_text_tokens")}
+    count = preview(opened.data, opened.context.processor, args.out, num_samples=args.samples, **options)
     print(f"wrote {args.out} with {count} samples")
     return 0

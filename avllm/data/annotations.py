@@ -1,13 +1,16 @@
 """JSON annotations: reading a file, and values of an entry with errors that name file, index and key."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from avllm.errors import DataError
+from avllm.textfile import json_lines, read_text
 
 Entry = tuple[Any, str]  # plain data, and the file and line or index that name it
+LINES = (".jsonl", ".ndjson", ".jsonlines")
 
 
 def read_json(path: Path) -> Any:
@@ -17,13 +20,10 @@ def read_json(path: Path) -> Any:
         DataError: it is missing or no JSON; the line is named.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected an annotation file") from error
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: no valid JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: no UTF-8 text: {error.reason} at byte {error.start}") from error
+        advice = "; a file with an entry on each line is named .jsonl" if error.msg == "Extra data" else ""
+        raise DataError(f"{path}:{error.lineno}: no valid JSON: {error.msg}{advice}") from error
 
 
 def read_entries(path: Path, *, lines: bool = False) -> list[Entry]:
@@ -39,20 +39,14 @@ def read_entries(path: Path, *, lines: bool = False) -> list[Entry]:
     Raises:
         DataError: the file is missing, no JSON, or without entries; the line is named.
     """
-    if path.suffix != ".jsonl" and not lines:
+    if path.suffix.lower() not in LINES and not lines:
         return [(item, f"{path}[{index}]") for index, item in enumerate(entries(read_json(path), str(path)))]
     rows: list[Entry] = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    rows.append((json.loads(line), f"{path}:{number}"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected an annotation file") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: no valid JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: no UTF-8 text: {error.reason} at byte {error.start}") from error
+    for number, line in json_lines(path):
+        try:
+            rows.append((json.loads(line), f"{path}:{number}"))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: no valid JSON: {error.msg}") from error
     return entries(rows, str(path))
 
 
@@ -63,22 +57,26 @@ def entries(data: Any, where: str) -> list[Any]:
         DataError: it is something else.
     """
     if not isinstance(data, list) or not data:
-        raise DataError(f"{where}: expected a list of entries, got {_show(data)}")
+        raise DataError(f"{where}: expected a list of entries, got {show(data)}")
     return data
 
 
 def text(entry: Any, key: str, where: str) -> str:
-    """A text of an entry; a whole number is taken as one (ids are written both ways).
+    """A text of an entry; a number is taken as its text (ids and answers are written both ways).
 
     Raises:
         DataError: the key is missing, or its value is empty or no text.
     """
-    value = member(entry, key, where)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}.{key}: expected a text, got {_show(value)}")
+    value = as_text(member(entry, key, where))
+    if value is None or not value.strip():
+        raise DataError(f"{where}.{key}: expected a text, got {show(entry[key])}")
     return value
+
+
+def as_text(value: Any) -> str | None:
+    """A text or number as text; None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return str(value) if is_number or isinstance(value, str) else None
 
 
 def member(entry: Any, key: str, where: str) -> Any:
@@ -87,13 +85,23 @@ def member(entry: Any, key: str, where: str) -> Any:
     Raises:
         DataError: the entry has no such key.
     """
-    if not isinstance(entry, Mapping):
-        raise DataError(f"{where}: expected keys and values, got {_show(entry)}")
-    if key not in entry:
+    if key not in mapping(entry, where):
         raise DataError(f"{where}.{key}: missing; the entry has: {', '.join(map(str, entry)) or 'nothing'}")
     return entry[key]
 
 
-def _show(value: Any) -> str:
+def mapping(entry: Any, where: str) -> Mapping[str, Any]:
+    """The value as keys and values.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if not isinstance(entry, Mapping):
+        raise DataError(f"{where}: expected keys and values, got {show(entry)}")
+    return entry
+
+
+def show(value: Any) -> str:
+    """A value as JSON for messages, in short."""
     shown = json.dumps(value, ensure_ascii=False, default=str)
     return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -4,22 +4,27 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tqdm import tqdm
 
-from avllm.data.annotations import read_entries
 from avllm.data.context import Context
-from avllm.data.conversations import Conversations, read_record
-from avllm.data.prepare import Prepare
-from avllm.data.records import DatasetConfig, Record
+from avllm.data.conversations import Conversations
+from avllm.data.frames import TooLong
+from avllm.data.llava_instruct import LlavaInstruct
+from avllm.data.prepare import NothingLearned, Prepare
+from avllm.data.records import DatasetConfig, Medium, Record
+from avllm.data.videochat_instruct import VideoChatInstruct
 from avllm.data.webdataset import WebDataset
-from avllm.errors import DataError, MediaError
+from avllm.errors import AvllmError, DataError, MediaError
 
 MAX_SHOWN = 20
-What = Literal["entry", "media", "labels", "duplicate"]
+What = Literal["entry", "media", "length", "labels", "duplicate"]
+# Readers whose entries can be looked at one by one, so that the first wrong one is not the end.
+READERS: Mapping[type, Callable[[Any], Any]] = {
+    reader.Config: reader for reader in (Conversations, LlavaInstruct, VideoChatInstruct, WebDataset)
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,8 @@ class Fault:
     """What is wrong with one entry.
 
     Args:
-        what: its form, media that cannot be opened, nothing to learn, or the same as an earlier entry.
+        what: its form, media that cannot be opened, more ids or frames than the system holds, nothing to learn, or the
+            same as an earlier entry.
         message: begins with file and line or index.
     """
 
@@ -46,6 +52,7 @@ class Report:
         media: kind -> how many.
         lengths: ids of each good entry, media included.
         faults: in the order of the file.
+        notes: what is left out or may be meant otherwise, with how many entries.
         max_unreadable: share of entries whose media may be unreadable.
     """
 
@@ -55,19 +62,21 @@ class Report:
     media: dict[str, int]
     lengths: tuple[int, ...]
     faults: tuple[Fault, ...]
+    notes: tuple[str, ...] = ()
     max_unreadable: float
 
     @property
     def ok(self) -> bool:
-        """Whether a stage would train on it: duplicates are told, but do not stop it."""
+        """Whether a stage would train on it; duplicates are told, but do not stop it."""
         count = self.count
-        return not count["entry"] and not count["labels"] and count["media"] <= self.max_unreadable * self.entries
+        is_stopped = self.good == 0 or any(count[what] for what in ("entry", "length", "labels"))
+        return not is_stopped and count["media"] <= self.max_unreadable * self.entries
 
     @property
     def count(self) -> dict[str, int]:
         """How many faults of each kind."""
         found = Counter(fault.what for fault in self.faults)
-        return {what: found[what] for what in ("entry", "media", "labels", "duplicate")}
+        return {what: found[what] for what in get_args(What)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; lengths in short."""
@@ -78,14 +87,17 @@ class Report:
         """Lines for people."""
         count, lengths = self.count, self._lengths()
         media = ", ".join(f"{number} {kind}" for kind, number in self.media.items()) or "none"
+        verdict = "can be trained on" if self.ok else "has faults" if self.good else "no entry can be trained on"
         lines = [
-            f"{self.file}: {'can be trained on' if self.ok else 'has faults'}",
+            f"{self.file}: {verdict}",
             f"entries     {self.entries}, good {self.good}",
             f"media       {media}; unreadable in {count['media']} entries, allowed {self.max_unreadable:.1%}",
-            f"faults      form {count['entry']}, nothing to learn {count['labels']}, duplicates {count['duplicate']}",
+            f"faults      form {count['entry']}, too long {count['length']}, nothing to learn {count['labels']}, "
+            f"duplicates {count['duplicate']}",
         ]
         if lengths:
             lines.append("token ids   " + ", ".join(f"{name} {value}" for name, value in lengths.items()))
+        lines += [f"note        {note}" for note in self.notes]
         lines += [f"  {fault.what}: {fault.message}" for fault in self.faults[:MAX_SHOWN]]
         if len(self.faults) > MAX_SHOWN:
             lines.append(f"  and {len(self.faults) - MAX_SHOWN} more; --json lists all")
@@ -103,35 +115,45 @@ def check(
     config: DatasetConfig,
     processor: Any,
     *,
-    modality: Mapping[str, Any] | None = None,
+    context: Context | None = None,
     max_text_tokens: int | None = None,
     max_unreadable: float = 0.01,
+    max_ids: int | None = None,
 ) -> Report:
     """Reads every entry as a stage would, media included, and goes on after a fault.
 
     Args:
         config: a dataset: its file and the folder of its media.
         processor: of the system that is to be trained.
-        modality: as of the stage.
+        context: of the stage.
         max_text_tokens: as of the stage.
         max_unreadable: as of the stage.
+        max_ids: that the decoder holds; None is without limit.
 
     Raises:
-        DataError: the file is missing or has another form; of conversations and tars, single entries are no reason.
+        DataError: the file is missing or has another form; where entries are looked at one by one, they are no reason.
     """
-    file, rows = _rows(config)
-    prepare = Prepare(processor, modality=modality, max_text_tokens=max_text_tokens)
+    context = context or Context(processor=processor)
+    source = READERS[type(config)](config) if type(config) in READERS else config.build(context)
+    name = _name(config)
+    prepare = Prepare(processor, modality=context.modality, max_text_tokens=max_text_tokens, context=max_ids)
     faults: list[Fault] = []
     lengths: list[int] = []
-    media: Counter[str] = Counter()
+    media, notes = Counter[str](), Counter[str](getattr(source, "notes", ()))
     seen: dict[Any, str] = {}
-    for where, read in tqdm(rows, unit="entry", disable=None):
+    for index in tqdm(range(len(source)), unit="entry", disable=None):
         try:
-            record = read()
-        except DataError as error:
-            faults.append(Fault(what="entry", message=str(error)))
+            record = source.record(index, 0)
+            for medium in (medium for turn in record.turns for medium in turn.media):
+                media[medium.kind] += 1
+                prepare.require_branch(medium, record.id)
+        except AvllmError as error:
+            faults.append(Fault(what="media" if isinstance(error, MediaError) else "entry", message=str(error)))
             continue
-        media.update(medium.kind for turn in record.turns for medium in turn.media)
+        where = record.id
+        notes.update(record.remarks)
+        if record.system and not prepare.has_system(record):
+            notes["a text of the system is left out, the prompt form has no place for one"] += 1
         first = seen.setdefault(_content(record), where)
         if first != where:
             faults.append(Fault(what="duplicate", message=f"{where}: the same as {first}"))
@@ -139,30 +161,26 @@ def check(
             lengths.append(len(prepare(record, 0).input_ids))
         except MediaError as error:
             faults.append(Fault(what="media", message=f"{where}: {error}"))
+        except TooLong as error:
+            faults.append(Fault(what="length", message=str(error)))
         except DataError as error:
-            faults.append(Fault(what="labels", message=str(error)))
+            faults.append(Fault(what="labels" if isinstance(error, NothingLearned) else "entry", message=str(error)))
     return Report(
-        file=file,
-        entries=len(rows),
+        file=name,
+        entries=len(source),
         good=len(lengths),
         media=dict(media),
         lengths=tuple(lengths),
         faults=tuple(faults),
+        notes=tuple(f"{note} ({count})" for note, count in sorted(notes.items())),
         max_unreadable=max_unreadable,
     )
 
 
-def _rows(config: Any) -> tuple[str, list[tuple[str, Callable[[], Record]]]]:
-    """Name of the dataset; name and reader of each entry."""
-    if isinstance(config, Conversations.Config):
-        rows = read_entries(Path(config.annotations))
-        return config.annotations, [(where, partial(read_record, entry, where, config)) for entry, where in rows]
-    if isinstance(config, WebDataset.Config):
-        tars = WebDataset(config)
-        return config.shards, [(tars.where(index), partial(tars.record, index, 0)) for index in range(len(tars))]
-    name = str(getattr(config, "annotations", "") or getattr(config, "root", ""))
-    source = config.build(Context())
-    return name, [(f"{name}[{index}]", partial(source.record, index, 0)) for index in range(len(source))]
+def _name(config: Any) -> str:
+    """Of a data set: where it lies, or its kind when it is drawn."""
+    names = (getattr(config, name, "") for name in ("annotations", "shards", "root"))
+    return next((name for name in names if name), type(config).__name__)
 
 
 def draw_lengths(lengths: Sequence[int], picture: Path) -> None:
@@ -178,7 +196,11 @@ def draw_lengths(lengths: Sequence[int], picture: Path) -> None:
 
 
 def _content(record: Record) -> Any:
-    return tuple(
-        (turn.role, turn.text, tuple((medium.kind, str(medium.source)) for medium in turn.media))
-        for turn in record.turns
-    )
+    if record.input_ids is not None:
+        return record.id
+    said = tuple((turn.role, turn.text, turn.places, tuple(map(_medium, turn.media))) for turn in record.turns)
+    return record.system, said
+
+
+def _medium(medium: Medium) -> Any:
+    return medium.kind, str(medium.source), str(sorted(medium.options.items()))

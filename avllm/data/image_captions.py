@@ -6,6 +6,7 @@ from pathlib import Path
 
 from avllm.data.annotations import entries, member, read_json, text
 from avllm.data.captions import clean_caption
+from avllm.data.keys import present, unused
 from avllm.data.records import Medium, Record, Turn, media_path
 
 
@@ -29,6 +30,7 @@ class ImageCaptions:
             annotations: name of the file.
             images: name of the folder.
             crop: share of the picture that a random cut keeps, see `Medium`.
+            ignore: see `Conversations`.
         """
 
         root: str
@@ -39,6 +41,7 @@ class ImageCaptions:
         annotations: str = "filter_cap.json"
         images: str = "image"
         crop: tuple[float, float] | None = None
+        ignore: tuple[str, ...] = ()
 
         def build(self, context: object) -> "ImageCaptions":
             """Reads the annotations.
@@ -54,10 +57,11 @@ class ImageCaptions:
         self.images = Path(config.root) / config.images
         where = f"{self.path}: annotations"
         listed = entries(member(read_json(self.path), "annotations", str(self.path)), where)
-        self._entries = [
-            (text(entry, "image_id", f"{where}[{i}]"), text(entry, "caption", f"{where}[{i}]"))
-            for i, entry in enumerate(listed)
-        ]
+        self._entries = []
+        for index, entry in enumerate(listed):
+            spot = f"{where}[{index}]"
+            self._entries.append((text(entry, "image_id", spot), text(entry, "caption", spot)))
+            unused(present(entry, spot, config.ignore), ("image_id", "caption"), spot)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avllm.data.annotations import entries, read_json, text
+from avllm.data.keys import present, unused
 from avllm.data.packed import PackedTexts
 from avllm.data.records import Medium, Record, Turn, media_path
 
@@ -32,6 +33,7 @@ class MediaCaptions:
             sampling: which frames, as named by `avllm.media.Sampling`; None is the system's setting.
             num_frames: how many; None is the system's setting.
             crop: share of the picture that a random cut keeps, see `Medium`.
+            ignore: see `Conversations`.
         """
 
         annotations: str
@@ -41,6 +43,7 @@ class MediaCaptions:
         sampling: str | None = None
         num_frames: int | None = None
         crop: tuple[float, float] | None = None
+        ignore: tuple[str, ...] = ()
 
         def build(self, context: object) -> "MediaCaptions":
             """Reads the annotations.
@@ -75,5 +78,7 @@ class MediaCaptions:
     def _read(self) -> Iterator[str]:
         for index, entry in enumerate(entries(read_json(self.path), str(self.path))):
             where = f"{self.path}[{index}]"
-            name = "image" if isinstance(entry, dict) and "image" in entry else "video"
+            kept = present(entry, where, self.config.ignore)
+            name = "image" if "image" in kept else "video"
+            unused(kept, (name, "caption"), where)
             yield SEPARATOR.join((name, text(entry, name, where), text(entry, "caption", where).strip()))

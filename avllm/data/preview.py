@@ -28,7 +28,15 @@ td{border:1px solid #d5dce4;padding:0 .4em}.fault{color:#a12622}
 """
 
 
-def preview(data: Sequence[DatasetConfig], processor: Any, page: Path, *, num_samples: int = 8) -> int:
+def preview(
+    data: Sequence[DatasetConfig],
+    processor: Any,
+    page: Path,
+    *,
+    num_samples: int = 8,
+    context: Context | None = None,
+    max_text_tokens: int | None = None,
+) -> int:
     """Writes the page; everything in it is inside the one file.
 
     Args:
@@ -36,6 +44,8 @@ def preview(data: Sequence[DatasetConfig], processor: Any, page: Path, *, num_sa
         processor: of the system that is to be trained.
         page: the file that is written.
         num_samples: how many of each, spread evenly over it.
+        context: of the stage.
+        max_text_tokens: as of the stage.
 
     Returns:
         How many samples are on it.
@@ -43,8 +53,9 @@ def preview(data: Sequence[DatasetConfig], processor: Any, page: Path, *, num_sa
     Raises:
         DataError: the file is missing, or an entry in it is wrong.
     """
-    sources = [config.build(Context()) for config in data]
-    prepare = Prepare(processor)
+    context = context or Context(processor=processor)
+    sources = [config.build(context) for config in data]
+    prepare = Prepare(processor, modality=context.modality, max_text_tokens=max_text_tokens)
     parts = []
     counts = [min(num_samples, len(source)) for source in sources]
     places = [
@@ -53,9 +64,10 @@ def preview(data: Sequence[DatasetConfig], processor: Any, page: Path, *, num_sa
         for number in range(count)
     ]
     for source, index in places:
-        record = source.record(index, 0)
-        title = f"<h2>{html.escape(record.id)}</h2>"
+        title = ""
         try:
+            record = source.record(index, 0)
+            title = f"<h2>{html.escape(record.id)}</h2>"
             parts.append(f"<section>{title}{_sample(prepare(record, 0), processor)}</section>")
         except MediaError as error:
             parts.append(f'<section>{title}<p class="fault">{html.escape(str(error))}</p></section>')

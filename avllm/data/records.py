@@ -1,5 +1,6 @@
 """The one form of a training sample: turns of text and media, or the ids made of them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 from avllm.errors import DataError, MediaError
 
 # Every reader turns its layout into these; nothing after it knows where a sample came from.
+Kind = Literal["video", "image", "audio"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class Medium:
     Args:
         kind: how it is opened.
         source: a path, a part of a file, or anything else that `avllm.media` opens.
-        options: of `AvllmProcessor.read`, in place of the system's settings: `num_frames`, `sampling`.
+        options: of `AvllmProcessor.read`, in place of the system's settings: `num_frames`, `sampling`, `start_s`...
         crop: smallest and largest share of the picture's area that a random cut keeps; None keeps all of it.
         optional: sound that is left out where the file holds none.
     """
 
-    kind: Literal["video", "image", "audio"]
+    kind: Kind
     source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
     crop: tuple[float, float] | None = None
@@ -72,12 +74,14 @@ class Turn:
         media: in the order in which they were given.
         places: for each medium, the character of `text` in front of which it stands, ascending; None leaves the place
             to the system's form (mostly in front of the text).
+        is_learned: whether an answer is learned; others are read like questions.
     """
 
     role: Literal["user", "assistant"]
     text: str
     media: tuple[Medium, ...] = ()
     places: tuple[int, ...] | None = None
+    is_learned: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,8 @@ class Record:
         id: names the sample in logs and errors: file and line or index.
         turns: user and assistant in turn; the user's turn may be media alone.
         form: which of the system's templates: a medium and its caption, the same after a request, a conversation.
+        system: text of the system, in place of the form's; None leaves that.
+        remarks: what of the entry was left out, or is read in a way that its writer may not mean.
         features: branch -> stored output of its frozen prefix [t q d] of the sample's media, in place of opening them;
             a list of such tensors when the branch has several media.
         input_ids: prompt and answer as ids, if they are known already.
@@ -98,6 +104,8 @@ class Record:
     id: str
     turns: tuple[Turn, ...] = ()
     form: Literal["caption", "train_caption", "train"] = "train"
+    system: str | None = None
+    remarks: tuple[str, ...] = ()
     features: Mapping[str, Tensor | list[Tensor]] = field(default_factory=dict)
     input_ids: Tensor | None = None
     labels: Tensor | None = None
@@ -154,12 +162,16 @@ class DatasetConfig(Protocol):
 
 
 def media_path(root: Path, name: str, where: str) -> Path:
-    """Path of a medium below its folder.
+    """Path of a medium below its folder. The name must stay below it; links in the folder may point anywhere.
 
     Raises:
         DataError: the name leads out of the folder.
     """
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    name = os.path.normpath(name)
+    is_below = name.split(os.sep)[0] != ".."
+    if os.path.isabs(name):
+        path = Path(name)
+        is_below = path.is_relative_to(os.path.abspath(root)) or path.resolve().is_relative_to(root.resolve())
+    if not is_below:
         raise DataError(f"{where}: {name!r} leads out of {root}; expected a name below it")
-    return path
+    return root / name

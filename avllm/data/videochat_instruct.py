@@ -1,21 +1,21 @@
 """VideoChat's instructions: conversations about videos of WebVid and about images."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from avllm.data.annotated import Annotated
-from avllm.data.annotations import entries, member, text
-from avllm.data.records import Medium, Record, Turn, media_path
-from avllm.errors import DataError
+from avllm.data.annotations import member
+from avllm.data.conversations import read_record
+from avllm.data.entry_media import Reading
+from avllm.data.records import Record
 
 
 class VideoChatInstruct(Annotated):
     """Questions and answers about one video or image each.
 
     Layout: a list of `{"video", "QA": [{"q", "a"}]}` or of the same with `"image"`; the video is `<videos>/<video>`.
-    So are videochat_instruct_11k.json (videos), and minigpt_caption_3k.json and llava_complex_reasoning_2k.json
-    (images). White space around questions and answers is cut off.
+    What else `Conversations` reads of such an entry (`start` and `end`, VideoChat2's `i`) counts here too. So are
+    videochat_instruct_11k.json (videos), and minigpt_caption_3k.json and llava_complex_reasoning_2k.json (images).
+    White space around questions and answers is cut off.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class VideoChatInstruct(Annotated):
             sampling: which frames, as named by `avllm.media.Sampling`; None is the system's setting.
             num_frames: how many; None is the system's setting.
             crop: share of the picture that a random cut keeps, see `Medium`.
+            ignore: see `Conversations`.
         """
 
         annotations: str
@@ -39,6 +40,7 @@ class VideoChatInstruct(Annotated):
         sampling: str | None = None
         num_frames: int | None = None
         crop: tuple[float, float] | None = None
+        ignore: tuple[str, ...] = ()
 
         def build(self, context: object) -> "VideoChatInstruct":
             """Reads the annotations.
@@ -46,30 +48,20 @@ class VideoChatInstruct(Annotated):
             Raises:
                 DataError: a key is missing or a value is no text; file, index and key are named.
             """
-            return VideoChatInstruct(self)
+            return VideoChatInstruct(self).checked()
 
     def __init__(self, config: Config) -> None:
-        self.config = config
         super().__init__(config.annotations)
+        self.reading = Reading(
+            roots={"video": config.videos, "image": config.images},
+            sampling=config.sampling,
+            num_frames=config.num_frames,
+            crop=config.crop,
+            ignore=config.ignore,
+        )
 
     def record(self, index: int, seed: int) -> Record:
         """The medium before the first question, then all questions and answers in turn."""
         entry, where = self.entry(index)
-        media = (self._medium(entry, where),)
-        turns: list[Turn] = []
-        for i, pair in enumerate(entries(member(entry, "QA", where), f"{where}.QA")):
-            spot = f"{where}.QA[{i}]"
-            turns.append(Turn(role="user", text=text(pair, "q", spot).strip(), media=() if turns else media))
-            turns.append(Turn(role="assistant", text=text(pair, "a", spot).strip()))
-        return Record(id=where, turns=tuple(turns))
-
-    def _medium(self, entry: Any, where: str) -> Medium:
-        config = self.config
-        is_image = isinstance(entry, dict) and "image" in entry
-        name, folder = ("image", config.images) if is_image else ("video", config.videos)
-        path = text(entry, name, where)
-        if folder is None:
-            raise DataError(f"{where}: is about the {name} {path}; set {name}s to the folder of the {name}s")
-        options = {} if is_image else {"sampling": config.sampling, "num_frames": config.num_frames}
-        source = media_path(Path(folder), path, f"{where}.{name}")
-        return Medium(kind="image" if is_image else "video", source=source, options=options, crop=config.crop)
+        member(entry, "QA", where)
+        return read_record(entry, where, self.reading)

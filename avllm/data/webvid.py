@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avllm.data.captions import clean_caption
+from avllm.data.keys import unused
 from avllm.data.packed import PackedTexts
 from avllm.data.records import Medium, Record, Turn, media_path
 from avllm.errors import DataError
 
 COLUMNS = ("videoid", "page_dir", "name")
+UNUSED = ("contentUrl", "page_idx")  # of the published files, beside the duration
 SEPARATOR = "\x00"  # in no file name and no caption
 
 
@@ -34,6 +36,7 @@ class WebVid:
             crop: share of the picture that a random cut keeps, see `Medium`.
             clean: clean the captions as published.
             max_words: of a cleaned caption.
+            ignore: columns that are left out, see `Conversations`.
         """
 
         annotations: str
@@ -44,12 +47,13 @@ class WebVid:
         crop: tuple[float, float] | None = None
         clean: bool = True
         max_words: int = 50
+        ignore: tuple[str, ...] = ()
 
         def build(self, context: object) -> "WebVid":
             """Reads the annotations.
 
             Raises:
-                DataError: a file, column or value is missing; file and line are named.
+                DataError: a file, column or value is missing, or a column is not known; file and line are named.
             """
             return WebVid(self)
 
@@ -78,11 +82,13 @@ class WebVid:
     def _read(self, number: int) -> Iterator[str]:
         path = self.files[number]
         try:
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:  # millions of rows: read one by one
                 reader = csv.DictReader(file)
                 missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
                 if missing:
                     raise DataError(f"{path}:1: column {missing[0]!r} is missing; expected {', '.join(COLUMNS)}")
+                columns = {name: name for name in reader.fieldnames or () if name}
+                unused(columns, (*COLUMNS, *UNUSED, *self.config.ignore), f"{path}:1")
                 for row in reader:
                     for name in COLUMNS:
                         if not (row[name] or "").strip():

@@ -115,7 +115,7 @@ def checked(options: type[Checked], given: Mapping[str, Any]) -> Checked:
     Raises:
         ConfigError: an unknown name, one that has no use for this kind, or a wrong value.
     """
-    kind = next(kind for kind, known in OPTIONS.items() if known is options)
+    kind: Kind = next(kind for kind, known in OPTIONS.items() if known is options)
     values = {name: _plain(value) for name, value in named(given).items()}
     for name in values:
         others = [other for other, names in NAMES.items() if name in names and name not in NAMES[kind]]

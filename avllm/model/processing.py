@@ -125,7 +125,7 @@ class AvllmProcessor(ProcessorMixin):
             return branch
         settings = self._branch(kind if kind == "audio" else "video").media
         count = getattr(settings, "num_segments" if kind == "audio" else "image_frames", None)
-        if None not in (limit, count) and count > limit:
+        if limit is not None and count is not None and count > limit:
             raise ConfigError(f"branches.{branch}: {count} frames or segments are more than the {limit} that it holds")
         return branch
 

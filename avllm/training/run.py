@@ -15,6 +15,7 @@ from avllm.checkpoints.adapters import save_adapter
 from avllm.checkpoints.load import base_name
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.data.grouping import Outlines
+from avllm.data.ready import require_ready
 from avllm.errors import ConfigError
 from avllm.training import checkpoint
 from avllm.training.adapter import add_adapter, freeze_beside_adapter, full_weights
@@ -97,7 +98,17 @@ def build_trainer(
     )
     sources = [item.build(context) for item in settings.data]
     store = use_store(settings, model, processor)
-    prepare = Prepare(processor, modality=settings.modality, max_text_tokens=settings.max_text_tokens, store=store)
+    held_out_sources = [item.build(context) for item in settings.held_out.data] if settings.held_out is not None else []
+    prepare = Prepare(
+        processor,
+        modality=settings.modality,
+        max_text_tokens=settings.max_text_tokens,
+        store=store,
+        context=getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None),
+    )
+    named = {f"data.{index}": source for index, source in enumerate(sources)}
+    named |= {f"held_out.data.{index}": source for index, source in enumerate(held_out_sources)}
+    require_ready(named, prepare, max_unreadable=settings.max_unreadable)
     collate = Collate(pad_id=getattr(processor, "pad_id", 0))
     processes: dict[str, Any] = {"rank": args.process_index, "world": args.world_size}
     order = Order(
@@ -113,7 +124,7 @@ def build_trainer(
     order.start = 0 if resume_from is None else checkpoint.step_of(resume_from) * settings.accumulation
     watch = None
     if settings.held_out is not None:
-        held_out = Mixture([item.build(context) for item in settings.held_out.data], prepare)
+        held_out = Mixture(held_out_sources, prepare)
         fixed: dict[str, Any] = {"batch": settings.batch, "seed": settings.seed, "workers": settings.workers}
         is_sharded = settings.distributed == "fsdp"
         watch = Watch(settings.held_out, held_out, collate, is_sharded=is_sharded, **fixed, **processes)

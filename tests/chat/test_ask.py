@@ -1,5 +1,6 @@
 """`avllm ask` on files: what kind they are, which streams are used, the same answer every time."""
 
+import io
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from avllm import cli
 from avllm.chat.ask import ask, kind_of
 from avllm.checkpoints.save import save_model
-from avllm.errors import MediaError, NoAudioStream
+from avllm.errors import ConfigError, MediaError, NoAudioStream
 from avllm.media import write_audio, write_video
 from tests.model.tiny import tiny_model, tiny_processor
 
@@ -87,3 +88,44 @@ def test_the_command_prints_json(files, model, capsys):
     code = cli.main(["ask", str(files / "mute.mp4"), "what?", "--json", "--model", str(model), "--max-new-tokens", "2"])
     assert code == 0
     assert json.loads(capsys.readouterr().out)["streams_used"] == ["video"]
+
+
+def test_a_part_of_the_clip_is_looked_at(files, model, capsys):
+    options = ["--json", "--model", str(model), "--max-new-tokens", "2", "--temperature", "0"]
+    assert cli.main(["ask", str(files / "clip.mp4"), "what?", "--start", "0.5", "--end", "0.7", *options]) == 0
+    reply = json.loads(capsys.readouterr().out)
+    assert reply["frames"] == [0.5, 0.6]
+    assert reply["streams_used"] == ["video", "audio"]
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--start", "5"], "no frame between start_s=5.0 and end_s=None; the video is 1.00 s long"),
+        (["--start", "2", "--end", "1"], "expected seconds with 0 <= start_s < end_s"),
+        (["--frames", "9"], "9 frames are more than the 8 that this model holds"),
+        (["--fps", "0"], "fps: expected a number above 0"),
+        (["--temperature", "-1"], "temperature: expected a number from 0"),
+        (["--temperature", "nan"], "temperature: expected a number from 0"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(files, model, capsys, options, fault):
+    assert cli.main(["ask", str(files / "clip.mp4"), "what?", "--model", str(model), *options]) == 1
+    told = capsys.readouterr().err
+    assert fault in told
+    assert told.count("\n") == 1
+
+
+def test_options_without_use_for_the_file_are_named_before_a_model_is_loaded(files):
+    with pytest.raises(ConfigError, match="start_s: is an option of a video, and there is none here"):
+        list(ask(files / "picture.png", ["what?"], model="there is no such model", start_s=1.0))
+    with pytest.raises(NoAudioStream, match="an image has none"):
+        list(ask(files / "picture.png", ["what?"], model="there is no such model", audio="require"))
+
+
+def test_questions_of_standard_input_end_at_line_feeds(files, model, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffwhat\u2028moves?\r\n\r\nand?\n"))
+    code = cli.main(["ask", str(files / "mute.mp4"), "-", "--json", "--model", str(model), "--max-new-tokens", "2"])
+    assert code == 0
+    asked = [json.loads(line)["question"] for line in capsys.readouterr().out.split("\n") if line]
+    assert asked == ["what\u2028moves?", "and?"]

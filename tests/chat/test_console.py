@@ -5,7 +5,7 @@ import json
 import pytest
 
 from avllm.chat.console import Console
-from avllm.errors import MediaError
+from avllm.errors import ConfigError, MediaError
 
 
 @pytest.fixture
@@ -81,3 +81,76 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(console):
     console.write, console.options = console.said.append, {"max_new_tokens": 4}
     assert console.line("//what")
     assert console.session.turns[-1].question == "/what"
+
+
+def said(console, *lines):
+    """What the last line was answered with, and what was told."""
+    for line in lines[:-1]:
+        console.line(line)
+    console.said.clear()
+    console.told.clear()
+    console.line(lines[-1])
+    return "".join(console.said).strip(), "".join(console.told)
+
+
+def test_a_question_taken_back_leaves_its_files_for_the_next(console):
+    straight, _ = said(console, "/video my.video", "and now?")
+    _, told = said(console, "/undo")
+    assert told == "took back: and now? (still there: my.video)\n"
+    again, _ = said(console, "and now?")
+    assert again == straight
+    assert console.session.last.streams_used == ("video", "audio")
+    said(console, "/image an.image", "look", "more", "/undo")
+    assert [item.medium.kind for item in console.session.media] == ["audio", "video", "image"]
+    _, told = said(console, "/undo")
+    assert told == "took back: look (still there: my.video, an.image)\n"
+    _, told = said(console, "/drop")
+    assert told == "left out: an.image\n"
+    said(console, "and?")
+    assert [item.medium.kind for item in console.session.media] == ["audio", "video"]
+
+
+def test_a_question_taken_back_and_asked_again_reads_its_files_as_before(console):
+    console.reading, console.writing = {"num_frames": 2, "start_s": 1.0}, {"max_new_tokens": 6}
+    first, _ = said(console, "/video my.video", "/image an.image", "what?")
+    assert len(console.session.last.frames) == 2
+    said(console, "more", "/undo", "/undo")
+    console.reading = {}
+    assert said(console, "what?")[0] == first
+    assert len(console.session.last.frames) == 2
+
+
+def test_again_and_edit_are_about_the_same_files(console):
+    first, _ = said(console, "/video my.video", "what?")
+    assert said(console, "/again")[0] == first
+    edited, _ = said(console, "/edit who's there?")
+    assert console.session.turns[0].question == "who's there?"
+    assert len(console.session.turns) == 1
+    console.line("/reset")
+    assert said(console, "/video my.video", "who's there?")[0] == edited
+    console.line("/edit " + "x" * 600)
+    assert [turn.question for turn in console.session.turns] == ["who's there?"]
+    assert "expects text" in said(console, "/edit")[1]
+
+
+def test_oldest_turns_that_are_forgotten_leave_their_files_in_view(console):
+    console.session.overflow = "drop_oldest_turn"
+    console.line("/video my.video")
+    for letter in "abcd":
+        console.line(letter * 150)
+    assert len(console.session.forgotten) > 0
+    assert console.pending == []
+    kinds = ["audio", "video"]
+    assert [item.medium.kind for item in console.session.media] == kinds
+    assert "(still there: my.video)" in said(console, "/undo")[1]
+    console.line("/again")
+    assert [item.medium.kind for item in console.session.media] == kinds
+    kept = json.loads(json.dumps(console.session.to_dict()))
+    again = type(console.session).from_dict(console.session.assistant, kept)
+    assert again.turns == console.session.turns
+
+
+def test_a_wrong_option_is_told_before_the_first_question(assistant):
+    for options in ({"temperature": -1.0}, {"num_frames": 0}, {"start_s": 2, "end_s": 1}, {"audio": "none"}):
+        with pytest.raises(ConfigError):
+            Console(assistant.chat(), write=print, tell=print, **options)

@@ -145,7 +145,8 @@ def test_a_line_without_an_id_is_answered_under_its_number(assistant, tmp_path):
 
 
 def test_ids_are_written_as_they_came_and_a_run_goes_on_by_them(assistant, tmp_path):
-    data = '{"id": 1.0, "question": "a"}\n{"id": 2.5, "question": "b"}\n{"id": "\\ud800", "question": "c"}\n{"question": "d"}'
+    data = '{"id": 1.0, "question": "a"}\n{"id": 2.5, "question": "b"}\n'
+    data += '{"id": "\\ud800", "question": "c"}\n{"question": "d"}'
     assert answered(assistant, tmp_path, data).keys() == {1.0, 2.5, "\ud800", "line 4"}
     assert '{"id": 1.0,' in (tmp_path / "answers.jsonl").read_text(encoding="utf-8")
     summary = run(tmp_path / "in.jsonl", tmp_path / "answers.jsonl", assistant=assistant, resume=True)

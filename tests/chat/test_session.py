@@ -1,9 +1,11 @@
 """Conversations: the cache changes nothing, media are read once, streams are used as asked."""
 
+import json
+
 import pytest
 
-from avllm.chat import Request
-from avllm.errors import ConfigError, NoAudioStream
+from avllm.chat import Request, Session
+from avllm.errors import ConfigError, DataError, NoAudioStream
 from avllm.model import Turn
 
 SHORT = {"max_new_tokens": 8}
@@ -157,3 +159,82 @@ def test_reset_forgets(assistant):
     session.ask("more", **SHORT)
     session.reset()
     assert session.ask("what?", **SHORT) == first
+
+
+def test_a_question_of_parts_keeps_their_order(assistant):
+    session = assistant.chat()
+    parts = [
+        {"type": "text", "text": "First:"},
+        {"type": "video", "video": "clip", "num_frames": 2},
+        {"type": "text", "text": "then:"},
+        {"type": "image", "image": "picture"},
+        "what?",
+    ]
+    answer = session.ask(parts, **SHORT)
+    (turn,) = session.turns
+    assert (turn.question, turn.places) == ("First:then:what?", (6, 6, 11))
+    assert [medium.kind for medium in turn.media] == ["audio", "video", "image"]
+    assert session.last.question == "First:then:what?"
+    assert assistant.answers([Request(question=parts)], **SHORT)[0].answer == answer
+    more = session.ask("more?", **SHORT)
+    stored = Session.from_dict(assistant, json.loads(json.dumps(session.to_dict())))
+    assert stored.turns == session.turns
+    assert stored.regenerate(**SHORT) == more
+    front = [{"type": "video", "video": "clip"}, {"type": "text", "text": "what?"}]
+    assert assistant.chat().ask(front, **SHORT) == assistant.chat().ask("what?", video="clip", **SHORT)
+
+
+def test_a_part_of_a_clip_is_cut_for_picture_and_sound(assistant, monkeypatch):
+    asked, read = [], assistant.processor.read
+    monkeypatch.setattr(
+        assistant.processor,
+        "read",
+        lambda source, kind, **options: (asked.append((kind, options)), read(source, kind))[1],
+    )
+    assistant.chat().ask("what?", video="clip", start_s=1, end_s=2.5, **SHORT)
+    assistant.answers([Request(question="what?", video="other", start_s=1, end_s=2.5)], **SHORT)
+    assistant.chat().ask("what?", media=[{"type": "audio", "audio": "sound", "start": 1, "end": 2.5}], **SHORT)
+    part = {"start_s": 1, "end_s": 2.5}
+    assert asked == [*[("video", part), ("audio", part)] * 2, ("audio", part)]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "fault"),
+    [
+        ({"audio_mode": "none"}, ConfigError, "audio_mode: got 'none', allowed are: auto, require, off"),
+        ({"audio_mode": False}, ConfigError, "audio_mode: got False"),
+        ({"audio_mode": "required"}, ConfigError, "audio_mode: got 'required'"),
+        ({"video": None, "image": "picture", "audio_mode": "require"}, NoAudioStream, "an image has none"),
+        ({"num_frames": 9}, ConfigError, "9 frames are more than the 8"),
+        ({"num_frames": 0}, ConfigError, "num_frames: expected a number above 0"),
+        ({"video": None, "num_frames": 2}, ConfigError, "num_frames: is an option of a video, and there is none here"),
+        ({"video": None, "image": "picture", "start_s": 1}, ConfigError, "start_s: is an option of a video"),
+        ({"media": [{"type": "text", "text": "x"}]}, DataError, "media: expected media alone, got a text"),
+        ({"media": [{"type": "image"}]}, DataError, "media: content of type image: expected its source"),
+    ],
+)
+def test_what_cannot_be_honoured_is_named_before_anything_is_opened(assistant, given, error, fault):
+    with pytest.raises(error, match=fault):
+        assistant.chat().ask("what?", **{"video": "clip", **given})
+    assert assistant.opened == []
+
+
+@pytest.mark.parametrize("question", [None, 5, b"what?", "\ud800", ["x", 5], [{"type": "smell"}]])
+def test_a_question_is_a_text_or_parts(assistant, question):
+    with pytest.raises(DataError, match=r"^question: "):
+        assistant.chat().ask(question)
+
+
+def test_settings_of_a_conversation_are_checked(assistant):
+    with pytest.raises(ConfigError, match="overflow: got 'drop', allowed are: error, drop_oldest_turn"):
+        assistant.chat(overflow="drop")
+    with pytest.raises(DataError, match="system: expected a text, got 5"):
+        assistant.chat(system=5)
+
+
+def test_a_conversation_beyond_the_context_is_refused_before_its_media_are_opened(assistant):
+    session = assistant.chat()
+    session.ask("a" * 300, **SHORT)
+    with pytest.raises(ConfigError, match="the decoder holds 512"):
+        session.ask("b" * 300, video="clip", **SHORT)
+    assert assistant.opened == []

@@ -65,7 +65,7 @@ def test_every_fault_is_listed_and_the_rest_is_read_on(root, capsys):
 
     report = json.loads(capsys.readouterr().out)
     assert code == 1
-    assert report["count"] == {"entry": 1, "media": 2, "labels": 0, "duplicate": 1}
+    assert report["count"] == {"entry": 1, "media": 2, "length": 0, "labels": 0, "duplicate": 1}
     assert [re.search(r"\[(\d)\]", fault["message"]).group(1) for fault in report["faults"]] == ["3", "4", "5", "6"]
     assert "missing.mp4" in report["faults"][2]["message"]
     assert report["good"] == 4
@@ -90,6 +90,77 @@ def test_a_mute_video_is_read_without_sound_unless_it_is_required(root, capsys):
 def test_an_answer_that_is_cut_off_has_nothing_to_learn(root, capsys):
     assert main(["data", "check", _write(root, GOOD), "--max-text-tokens", "2"]) == 1
     assert "nothing to learn 3" in capsys.readouterr().out
+
+
+def test_what_the_decoder_or_the_branch_does_not_hold_is_named(root, capsys):
+    entries = [*GOOD, _entry("<video>\nwhat? " + "who goes there " * 400, video="a.mp4")]
+
+    assert main(["data", "check", _write(root, entries), "--json"]) == 1
+
+    report = json.loads(capsys.readouterr().out)
+    assert (report["count"]["length"], report["good"], report["ok"]) == (1, 3, False)
+    assert re.search(r"my\.json\[3\]: \d+ ids with its media, the decoder holds 1024", report["faults"][0]["message"])
+    row = {"question": "what?", "answer": "a bird", "video": "a.mp4"}
+    assert main(["data", "check", _write(root, [row, {**row, "num_frames": 17}]), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert [fault["what"] for fault in report["faults"]] == ["length"]
+    assert "my.json[1]: 17 frames or segments of a medium, the video branch holds 16" in report["faults"][0]["message"]
+
+
+def test_what_is_left_out_or_read_as_words_is_told(root, capsys):
+    entries = [
+        _entry("<video>\nwhat does <audio> mean?", video="a.mp4", id=7, width=48),
+        _entry("<video>\nwhat?", video="a.mp4", id=8, system="Be terse."),
+    ]
+
+    assert main(["data", "check", _write(root, entries)]) == 0
+
+    table = capsys.readouterr().out
+    assert "key id is not used (2)" in table
+    assert "<audio> is read as words (1)" in table
+    assert "a text of the system is left out, the prompt form has no place for one (1)" in table
+
+
+def test_parts_of_one_video_are_no_duplicates(root, capsys):
+    entries = [_entry("what?", video="a.mp4", start=start, end=start + 0.3) for start in (0.0, 0.3, 0.3)]
+
+    assert main(["data", "check", _write(root, entries), "--json"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["count"]["duplicate"] == 1
+
+
+def test_nothing_is_not_good(root, capsys):
+    file = _write(root, [_entry("what?", video="missing.mp4")])
+
+    assert main(["data", "check", file, "--max-unreadable", "1"]) == 1
+    assert "no entry can be trained on" in capsys.readouterr().out
+
+
+def test_an_unknown_key_is_named_with_its_neighbour_and_can_be_ignored(root, capsys):
+    file = _write(root, [_entry("what?", vidoes="a.mp4", video="a.mp4"), _entry("what?", video="a.mp4", mood="x")])
+
+    assert main(["data", "check", file]) == 1
+    table = capsys.readouterr().out
+    assert "my.json[0].vidoes: this key is not known" in table
+    assert "did you mean videos?" in table
+    assert "my.json[1].mood: this key is not known" in table
+    assert main(["data", "check", file, "--ignore", "vidoes", "--ignore", "mood"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["my.json", "data.0.root=x"], "A.B=C: has no use here"),
+        (["nano/own", "--sound", "auto"], "--sound: has no use here"),
+        (["nano/own.yaml", "--media-root", "x", "--ignore", "y"], "--media-root, --ignore: has no use here"),
+    ],
+)
+def test_options_without_a_use_are_refused(root, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(root)
+    _write(root, GOOD)
+
+    assert main(["data", "check", *arguments]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_a_missing_file_is_one_line(root, capsys):

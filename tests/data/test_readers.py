@@ -50,6 +50,17 @@ def test_webvid_names_file_line_and_column(tmp_path, rows, columns, message):
         _webvid(tmp_path, rows, columns).build(Context())
 
 
+def test_webvid_reads_what_excel_writes_and_names_unknown_columns(tmp_path):
+    config = _webvid(tmp_path, [["1", "p", "A\u2028b", "PT1S"]], ("videoid", "page_dir", "name", "duration"))
+    path = tmp_path / "annotations" / "0.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+    assert len(config.build(Context())) == 1
+    path.write_text(path.read_text(encoding="utf-8-sig").replace("duration", "caption2"))
+    with pytest.raises(DataError, match=r"0\.csv:1\.caption2: this key is not known .* did you mean caption\?"):
+        config.build(Context())
+
+
 def test_webvid_does_not_leave_its_folder(tmp_path):
     source = _webvid(tmp_path, [["x", "../../etc", "sea"]]).build(Context())
 
@@ -103,7 +114,7 @@ def _llava(tmp_path, conversations, **entry):
     return LlavaInstruct.Config(annotations=path, images="coco").build(Context())
 
 
-def test_llava_instruct_puts_the_image_before_the_first_question(tmp_path):
+def test_llava_instruct_keeps_the_image_where_the_first_question_has_it(tmp_path):
     said = [
         {"from": "human", "value": "What is it?\n<image>"},
         {"from": "gpt", "value": "A cat."},
@@ -113,7 +124,8 @@ def test_llava_instruct_puts_the_image_before_the_first_question(tmp_path):
 
     record = _llava(tmp_path, said, image="000000033471.jpg").record(0, 0)
 
-    assert [turn.text for turn in record.turns] == ["What is it?", "A cat.", "Sure?", "Yes."]
+    assert [turn.text for turn in record.turns] == ["What is it?\n", "A cat.", "Sure?", "Yes."]
+    assert record.turns[0].places == (12,)
     assert str(record.turns[0].media[0].source) == "coco/COCO_train2014_000000033471.jpg"
     assert not any(turn.media for turn in record.turns[1:])
 
@@ -127,8 +139,8 @@ def test_llava_instruct_takes_conversations_without_an_image(tmp_path):
 @pytest.mark.parametrize(
     ("said", "entry", "message"),
     [
-        ([("human", "Hi"), ("gpt", "x")], {"image": "a.jpg"}, r"expected 1 <image> in the first value.* got \[0, 0\]"),
-        ([("human", "<image>Hi"), ("gpt", "x")], {}, r"expected 0 <image>"),
+        ([("human", "Hi"), ("gpt", "x")], {"image": "a.jpg"}, r"expected 1 <image> in the first value.* got \[0\]"),
+        ([("human", "Hi"), ("gpt", "x")], {"bbox": [1, 2]}, r"a\.json\[0\]\.bbox: is not used, where things are"),
         ([("robot", "Hi"), ("gpt", "x")], {}, r"conversations\[0\]\.from: expected human or gpt, got 'robot'"),
         ([("gpt", "Hi"), ("human", "x")], {}, r"a\.json\[0\]: turn 1: expected the user's, got the assistant's"),
         ([("human", "Hi")], {}, r"a\.json\[0\]: the last turn is the user's"),
@@ -168,7 +180,7 @@ def test_videochat_instruct_takes_images_and_strips_texts(tmp_path):
 
 def test_videochat_instruct_asks_for_the_folder_that_is_missing(tmp_path):
     path = _write(tmp_path, [{"image": "2.jpg", "QA": [{"q": "What?", "a": "x"}]}])
-    with pytest.raises(DataError, match=r"a\.json\[0\]: is about the image 2\.jpg; set images to the folder"):
+    with pytest.raises(DataError, match=r"a\.json\[0\]\.image\[0\]: is about the image 2\.jpg; set images to the folder"):
         VideoChatInstruct.Config(annotations=path, videos="v").build(Context())
 
 

@@ -36,12 +36,14 @@ class Turn:
         answer: None for the question that is asked now.
         places: for each medium, the character of `question` in front of which it stands, ascending; None leaves the
             place to the system's form (mostly in front of the question).
+        is_learned: whether the answer is learned.
     """
 
     question: str = ""
     media: tuple[Medium, ...] = ()
     answer: str | None = None
     places: tuple[int, ...] | None = None
+    is_learned: bool = True
 
     def __post_init__(self) -> None:
         """Raises DataError when the places are not one for each medium, within the question, one after the other."""

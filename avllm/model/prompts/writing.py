@@ -41,7 +41,8 @@ def conversation(form: Form, turns: Sequence[Turn], system: str | None = None) -
         user = user_parts(form, turn, is_first=index == 0)
         parts += fill(form.later if index else first, {"system": [Text(system)], "user": user})
         if turn.answer is not None:
-            parts += map(_as_learned, fill(form.answer, {"answer": [Text(turn.answer)]}))
+            answer = fill(form.answer, {"answer": [Text(turn.answer)]})
+            parts += map(_as_learned, answer) if turn.is_learned else answer
         elif index + 1 < len(turns):
             raise ValueError(f"turn {index + 1} of {len(turns)} has no answer; only the last may lack one")
     return parts

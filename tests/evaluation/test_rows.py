@@ -29,7 +29,8 @@ def rows(folder, file, **places):
         ((0.5, 1.5), 1.5, "1.5"),
         ((10, 20), "20.0", "20"), (WORDS, 1, "a dog"), (WORDS, 1.0, "a dog"), (WORDS, "1", "a dog"),
         (WORDS, "b", "a dog"),
-        (WORDS, "(B).", "a dog"), (WORDS, "A Dog", "a dog"), (("True", "False"), False, "False"), (("no", "yes"), "yes", "yes"),
+        (WORDS, "(B).", "a dog"), (WORDS, "A Dog", "a dog"), (("True", "False"), False, "False"),
+        (("no", "yes"), "yes", "yes"),
         (("B", "A"), "A", "A"), ((3, 1, 2), 1, "1"), ((1, 2, 3, 4), "C", "3"),
     ],
 )  # fmt: skip

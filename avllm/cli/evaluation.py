@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from avllm.cli.common import command, positive
-from avllm.errors import DataError
+from avllm.errors import ConfigError, DataError
 
 TOO_MUCH_MISSING = 3  # exit code
 
@@ -36,6 +36,7 @@ def _eval(args: argparse.Namespace) -> int:
     from avllm.evaluation import benchmark, run
     from avllm.nano.benchmark import READERS  # nano's world beside the published benchmarks
 
+    _require_used(args)
     found = benchmark.read_benchmark(args.benchmark, args.overrides, READERS)
     if args.dry_run:
         work = run.plan(found, resume=True)
@@ -50,6 +51,18 @@ def _eval(args: argparse.Namespace) -> int:
     files = ", ".join(["report.json", "report.html", *(["the server's file"] if found.submission else [])])
     print(report.to_json() if args.json else f"{report.to_table()}\nwrote {files} to {found.out}")
     return 0 if report.ok else TOO_MUCH_MISSING
+
+
+def _require_used(args: argparse.Namespace) -> None:
+    """Raises ConfigError for an option that would have no effect."""
+    asks = not (args.dry_run or args.rescore)
+    for option, given, is_used, why in (
+        ("--engine", args.engine != "local", asks, "a run that answers"),
+        ("--processes", args.processes is not None, args.engine == "ray", "--engine ray"),
+        ("--json", args.json, not args.dry_run, "a run that writes a report"),
+    ):
+        if given and not is_used:
+            raise ConfigError(f"{option}: it goes with {why}")
 
 
 def _add_compare(commands) -> None:

@@ -98,7 +98,7 @@ class Extractor:
                 if len(self._waiting[group]) == self.batch:
                     self._encode(group)
             else:
-                growing.entries.append(self._refused(item, result))
+                growing.entries.append(self.refused(item, result))
                 self.tell(1)
             if growing.left == 0:
                 for group in [group for group, rows in self._waiting.items() if any(row[0] == number for row in rows)]:
@@ -141,7 +141,8 @@ class Extractor:
             raise NumericError(f"{medium.source}: features in {self.dtype} have values that are {why}")
         return stored
 
-    def _refused(self, item: Item, error: AvllmError) -> Entry:
+    def refused(self, item: Item, error: AvllmError) -> Entry:
+        """What a shard says of a medium that cannot be read; raises the error if it is of another kind."""
         if not isinstance(error, MediaError):
             raise error
         state = "silent" if isinstance(error, NoAudioStream) else "unreadable"

@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 
-from avllm.chat.ahead import answer_each
+from avllm.chat.ahead import answer_each, named_fault
 from avllm.chat.assistant import Assistant, Request, load
 from avllm.chat.store import Perceived
 from avllm.chat.threads import choose_threads
-from avllm.errors import AvllmError
+from avllm.checkpoints.adapters import is_adapter
+from avllm.checkpoints.load import base_of_adapter, find_model
+from avllm.errors import AvllmError, CheckpointError, ConfigError
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Row, digest
 from avllm.evaluation.sample import Sample
 from avllm.media import read_ahead
+from avllm.model import AvllmProcessor
 
 Asked = tuple[Sample, list[Perceived]]
 
@@ -29,7 +32,7 @@ def grouped(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 
 def answer(benchmark: Benchmark, samples: Sequence[Sample], assistant: Assistant) -> Iterator[list[Row]]:
-    """Rows of all samples, batch by batch; media that cannot be read become rows with an error."""
+    """Rows of all samples, batch by batch; whatever goes wrong with one sample becomes its row, with the error."""
     ready: list[Asked] = []
 
     def perceive(group: list[Sample]) -> list[Perceived]:
@@ -37,11 +40,14 @@ def answer(benchmark: Benchmark, samples: Sequence[Sample], assistant: Assistant
         part = {"start_s": sample.start_s, "end_s": sample.end_s, "source_fps": sample.source_fps}
         options: dict[str, Any] = {name: value for name, value in part.items() if value is not None}
         num_frames = benchmark.num_frames if "video" in sample.media else None
-        return assistant.perceive_all(**sample.media, audio_mode=benchmark.audio, num_frames=num_frames, **options)
+        try:
+            return assistant.perceive_all(**sample.media, audio_mode=benchmark.audio, num_frames=num_frames, **options)
+        except Exception as error:
+            raise named_fault(error) from error
 
     for group, media in read_ahead(grouped(samples), perceive, benchmark.workers):
         if isinstance(media, AvllmError):
-            yield [_failed(sample, media) for sample in group]
+            yield [failed(sample, media) for sample in group]
             continue
         ready += [(sample, media) for sample in group]
         while len(ready) >= benchmark.batch:
@@ -65,7 +71,7 @@ def _answered(benchmark: Benchmark, asked: Sequence[Asked], assistant: Assistant
     rows = []
     for (sample, media), request, reply in zip(asked, requests, replies, strict=True):
         if isinstance(reply, AvllmError):
-            rows.append(_failed(sample, reply))
+            rows.append(failed(sample, reply))
             continue
         found = {
             "prompt": request.question,
@@ -97,8 +103,41 @@ def scored(benchmark: Benchmark, row: Mapping[str, Any]) -> dict[str, Any]:
     return {"read_as": found.read_as, "score": found.score}
 
 
-def _failed(sample: Sample, error: Exception) -> Row:
+def failed(sample: Sample, error: AvllmError) -> Row:
+    """The row of a sample that could not be answered."""
     return {**described(sample), "error": " ".join(str(error).split())}
+
+
+def require_possible(benchmark: Benchmark, samples: Sequence[Sample], processor: Any) -> None:
+    """That the system can look at the media of a benchmark as it wants, said before anything is opened.
+
+    Args:
+        benchmark: what to run.
+        samples: to answer.
+        processor: of the system.
+
+    Raises:
+        ConfigError: it has no branch for a kind of medium or for the sound, or holds fewer frames.
+    """
+    kinds = {kind for sample in samples for kind in sample.media}
+    for kind in sorted(kinds):
+        processor.check_reading(kind, **({"num_frames": benchmark.num_frames} if kind == "video" else {}))
+    if benchmark.audio == "require" and "video" in kinds and "audio" not in processor.branches:
+        raise ConfigError("audio: sound is required, but this system has no audio branch; set audio=off")
+
+
+def processor_of(benchmark: Benchmark) -> AvllmProcessor:
+    """The processor of a benchmark's model, without its weights.
+
+    Raises:
+        CheckpointError: there is no such model.
+    """
+    folder = find_model(benchmark.model)
+    folder = find_model(base_of_adapter(folder)) if is_adapter(folder) else folder
+    try:
+        return AvllmProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"model folder {folder}: {error}") from error
 
 
 def assistant_of(benchmark: Benchmark) -> Assistant:
@@ -106,7 +145,15 @@ def assistant_of(benchmark: Benchmark) -> Assistant:
 
     Raises:
         CheckpointError: there is no such model.
+        ConfigError: there is no such device.
     """
+    if benchmark.device is not None:
+        try:
+            torch.empty(0, device=benchmark.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"device: {benchmark.device!r} cannot be used here: {str(error).splitlines()[0]}"
+            ) from error
     options = {name: value for name in ("dtype", "device") if (value := getattr(benchmark, name)) is not None}
     if "device" not in options and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         options["device"] = f"cuda:{os.environ['LOCAL_RANK']}"

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Protocol
 from avllm import config
 from avllm.config import Choice
 from avllm.errors import ConfigError, DataError
+from avllm.evaluation.extraction import LETTERS
 from avllm.evaluation.judge import Judge
 from avllm.evaluation.readers import READERS
 from avllm.evaluation.sample import PromptText, Sample
-from avllm.evaluation.scoring import SCORERS
+from avllm.evaluation.scoring import SCORERS, MultipleChoice
 from avllm.evaluation.shuffling import in_orders
 from avllm.evaluation.submissions import FORMATS
 
@@ -69,7 +70,7 @@ class Benchmark:
     submission: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "workers", "limit", "max_new_tokens", "shuffle_options"):
+        for name in ("batch", "workers", "limit", "num_frames", "max_new_tokens", "shuffle_options"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: expected 1 or more, got {value}")
@@ -82,9 +83,11 @@ class Benchmark:
         """The samples to answer.
 
         Raises:
-            DataError: the annotations are missing or wrong, an id occurs twice, or there are no options to shuffle.
+            DataError: the annotations are missing or wrong, an id occurs twice, there are no options to shuffle, or
+                samples cannot be scored as `score` says.
         """
         found = list(self.data.samples())
+        self._require_scored(found)
         seen: set[str] = set()
         for sample in found:
             if sample.id in seen:
@@ -101,6 +104,18 @@ class Benchmark:
         if self.shuffle_options > 1 and not shows:  # ScienceQA's stand in its questions
             raise DataError(f"shuffle_options: {self.name} has no options in its prompt; leave it at 1")
         return [one for sample in found for one in in_orders(sample, self.shuffle_options)]
+
+    def _require_scored(self, samples: Sequence[Sample]) -> None:
+        """Raises DataError where what is right is of another kind than the score, or options are more than letters."""
+        for sample in samples:
+            if isinstance(self.score, MultipleChoice) and not sample.options:
+                raise DataError(f"score.kind: choice is for multiple choice, the sample {sample.id} has no options")
+            if len(sample.options) > len(LETTERS):
+                count = len(sample.options)
+                raise DataError(f"{self.name}: the sample {sample.id} has {count} options, letters are {len(LETTERS)}")
+        is_choice = any(sample.options for sample in samples) and not any(sample.accepted for sample in samples)
+        if is_choice and not isinstance(self.score, MultipleChoice):
+            raise DataError(f"score.kind: {self.name} has options and no accepted answers; it is scored by kind choice")
 
 
 def read_benchmark(

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avllm.data.annotations import entries, read_json, text
-from avllm.errors import DataError
-from avllm.evaluation.files import find_video
+from avllm.evaluation.files import find_video, whole_number
 from avllm.evaluation.sample import Sample
 
 
@@ -40,8 +39,8 @@ class EgoSchema:
             if self.subset and name not in answers:
                 continue
             truth = answers.get(name)
-            if truth is not None and truth not in range(5):
-                raise DataError(f"{answers_path}: {name}: expected a number from 0 to 4, got {truth!r}")
+            if truth is not None:
+                truth = whole_number(truth, below=5, where=f"{answers_path}: {name}")
             yield Sample(
                 id=name,
                 question=text(entry, "question", where),

@@ -4,13 +4,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from avllm.errors import ConfigError
+from avllm.evaluation.choosing import chosen_option
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = dict(enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceRule:
-    """How the chosen option is found. Without any switch: a letter that stands alone, else the text of one option.
+    """How the chosen option is found. Without any switch: see `avllm.evaluation.choosing.chosen_option`.
 
     Of the switches, `letters_inside_words`, `touching_comma_hides`, `keeps_answer_word` and `fall_back_to_c` are faults
     of published evaluations; they are here so that published figures can be computed again.
@@ -33,6 +36,11 @@ class ChoiceRule:
     keeps_answer_word: bool = False
     fall_back_to_c: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("touching_comma_hides", "keeps_answer_word"):
+            if getattr(self, name) and not self.letters_inside_words:
+                raise ConfigError(f"score.rule.{name}: it is a switch of letters_inside_words, which is off")
+
     def choose(self, output: str, options: Sequence[str], letters: str = "") -> int | None:
         """Index of the chosen option; None when none is chosen, or more than one.
 
@@ -42,11 +50,10 @@ class ChoiceRule:
             letters: those of the options; by default A, B, ... as many as there are options.
         """
         letters = letters or LETTERS[: len(options)]
-        found = self._published(output, options, letters) if self.letters_inside_words else None
-        if not self.letters_inside_words:
-            found = lone_letter(output, options, letters)
-            if found is None and self.searches_text:
-                found = text_of_one(output, self._texts(options))
+        if self.letters_inside_words:
+            found = self._published(output, options, letters)
+        else:
+            found = chosen_option(output, self._texts(options), letters, searches_text=self.searches_text)
         return 2 if found is None and self.fall_back_to_c else found
 
     def _published(self, output: str, options: Sequence[str], letters: str) -> int | None:
@@ -76,55 +83,6 @@ PUBLISHED: Mapping[str, ChoiceRule] = {
 }
 
 
-def lone_letter(output: str, options: Sequence[str], letters: str) -> int | None:
-    """Index of the one letter that the output names: at its start, in brackets, after "answer", or standing alone.
-
-    A capital A or I before a small word is an article or a pronoun, not a letter. An output that is the text of an
-    option names it.
-    """
-    text = output.strip()
-    same = [index for index, option in enumerate(options) if _tidy(option) == _tidy(text)]
-    if len(same) == 1:
-        return same[0]
-    both = letters + letters.lower()
-    whole = re.fullmatch(rf"\W*([{both}])\W*", text)
-    first = re.match(rf"\(?([{letters}])(?:\)|[.:](?!\w)|\s*$)(?!\s*(?:,|and\b|or\b|/)\s*\(?[{letters}]\b)", text)
-    if whole or first:
-        return letters.index((whole or first)[1].upper())  # type: ignore[index]
-    others = letters.replace("A", "").replace("I", "")
-    words = "AI" if "I" in letters else "A"
-    alone = rf"(?<![\w'])([{others}])(?![\w'])|(?<![\w'])([{words}])(?![\w'])(?!\s+(?!and\b|or\b)[a-z])"
-    patterns = (
-        rf"(?i:answer|option)(?i:\s+is|\s*:)?\s*:?\s*\(?([{letters}])\b(?!\s+[a-z]|')",
-        rf"(?i:answer|option)(?i:\s+is|\s*:)?\s*:?\s*\(?([{letters.lower()}])\)?\W*$",
-        rf"\(([{both}])\)",
-        alone,
-    )
-    named = {"".join(match) for match in re.findall(alone, text)}
-    for pattern in patterns:
-        found = {"".join(match).upper() for match in re.findall(pattern, text)}
-        if found:
-            return letters.index(found.pop()) if len(found) == 1 and len(named | found) <= 1 else None
-    return None
-
-
-def text_of_one(output: str, texts: Sequence[Sequence[str]]) -> int | None:
-    """Index of the one option with a text among the whole words of the output.
-
-    An option within the text of another that is found too does not count: "no" beside "not sure, no".
-    """
-    words = f" {_tidy(output)} "
-    found = [(index, _tidy(text)) for index, some in enumerate(texts) for text in some if _tidy(text)]
-    found = [(index, text) for index, text in found if f" {text} " in words]
-    longest = [
-        (index, text)
-        for index, text in found
-        if not any(f" {text} " in f" {other} " and text != other for _, other in found)
-    ]
-    indices = {index for index, _ in longest}
-    return indices.pop() if len(indices) == 1 else None
-
-
 def first_words_agree(output: str, truth: str, *, empty_is_right: bool = False) -> bool:
     """Whether the first words are the same option, "(A)": one contains the other.
 
@@ -146,8 +104,3 @@ def scienceqa_letter(output: str) -> str:
     text = output.replace("\n", ". ").strip()
     found = re.fullmatch(r"([A-E])", text) or re.match(r"([A-E])\. ", text) or re.search(r"The answer is ([A-E])", text)
     return found[1] if found else ""
-
-
-def _tidy(text: str) -> str:
-    """Lower-case words without punctuation around them."""
-    return " ".join(word.strip(".,;:!?\"'()[]") for word in text.lower().split()).strip()

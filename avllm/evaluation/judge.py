@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,9 @@ class Judge:
     price: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        given = [one.name for one in fields(self) if getattr(self, one.name) != _default(one)]
+        if given and not self.url:
+            raise ConfigError(f"judge.{given[0]}: nobody judges as long as judge.url is empty; set it, or drop this")
         if self.url and not self.url.startswith(("https://", "http://")):
             raise ConfigError(f"judge.url: expected https://... or http://..., got {self.url!r}")
         if self.url and not self.model:
@@ -80,6 +83,10 @@ class Judge:
             form["json_schema"] = {"name": "verdict", "strict": True, "schema": schema(ASPECTS[aspect])}
         shape = {} if self.reply == "text" else {"response_format": form}
         return {"model": self.model, "messages": messages(ASPECTS[aspect], rows), **shape, **self.options}
+
+
+def _default(one: Field[Any]) -> Any:
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 @dataclass(frozen=True, kw_only=True)

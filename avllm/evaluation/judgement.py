@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from avllm.evaluation.aspects import HIGHEST
-from avllm.evaluation.metrics import Mean, normalise_vqa, says, tidy
+from avllm.evaluation.metrics import Mean, normalise_vqa, tidy
+from avllm.evaluation.words import says
 
 Row = Mapping[str, Any]
 # Judges that need no network, from the strictest to the kindest.

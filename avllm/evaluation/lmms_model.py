@@ -21,6 +21,7 @@ from avllm.model import Turn
 _SUFFIXES = {"image": (".jpg", ".jpeg", ".png", ".webp", ".bmp"), "audio": (".wav", ".mp3", ".flac", ".ogg", ".m4a")}
 # Of a task's generation_kwargs, those that transformers takes.
 _OPTIONS = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
+_SEPARATOR = "\n\n"  # `fewshot_delimiter` of lmms-eval's TaskConfig
 
 
 class Avllm(lmms):
@@ -99,9 +100,7 @@ class Avllm(lmms):
         if not options["do_sample"]:  # transformers warns of settings that have no effect
             options = {name: value for name, value in options.items() if name not in ("temperature", "top_p", "top_k")}
         replies = self.assistant.answers(asked, media=[media for _, media in questions], **options)
-        until = settings.get("until") or ()
-        ends = [until] if isinstance(until, str) else until
-        return [_cut(reply.answer, ends) for reply in replies]
+        return [_cut(reply.answer, settings.get("until")) for reply in replies]
 
     def _rounds(
         self, question: str, settings: Mapping[str, Any], visuals: Any, word: Any, doc_id: Any, task: str, split: str
@@ -154,6 +153,13 @@ def _part(visual: Any) -> dict[str, Any]:
     raise DataError(f"expected a path, a picture or a sound from the task, got {type(visual).__name__}")
 
 
-def _cut(text: str, ends: Sequence[str]) -> str:
-    """The text up to the first of some texts that end it."""
+def _cut(text: str, until: str | Sequence[str | None] | None) -> str:
+    """The text up to the first of the texts at which a task wants its answers to end.
+
+    lmms-eval gives each task that says nothing of it the list of its separator of examples, a blank line. That is no
+    wish of the task, and would leave the first paragraph of a model that thinks; lmms-eval's own models drop it, too.
+    """
+    if until is None or list(until) == [_SEPARATOR]:
+        return text
+    ends = [until] if isinstance(until, str) else until
     return text[: min((text.find(end) for end in ends if end and end in text), default=len(text))]

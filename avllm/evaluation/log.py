@@ -12,12 +12,14 @@ from typing import Any, TextIO
 from avllm.errors import DataError
 
 Row = dict[str, Any]
+# Half of a surrogate pair, as JSON may hold it, has no UTF-8; written as \udXXX, it is the same JSON.
+LONE = "backslashreplace"
 
 
 def digest(value: Any) -> str:
     """A short digest of plain data."""
     plain = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(plain.encode(errors=LONE), digest_size=8).hexdigest()
 
 
 def fingerprint(folder: Path) -> str:
@@ -104,7 +106,7 @@ def appending(path: Path, *, wait: bool = False) -> Iterator[Appender]:
         DataError: another process writes to it, and `wait` is off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors=LONE) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -117,7 +119,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    beside.write_bytes(content.encode(errors=LONE) if isinstance(content, str) else content)
     beside.replace(path)
 
 

@@ -1,7 +1,7 @@
 """Scores of single answers, and what a list of scores says: mean, interval, paired test."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,9 +40,13 @@ def normalise_vqa(text: str) -> str:
     for mark in _PUNCTUATION:
         touches_space = f"{mark} " in original or f" {mark}" in original
         text = text.replace(mark, "" if touches_space else " ")
-    text = re.sub(r"\.(?!\d)", "", text)
-    words = [_WORDS.get(word, word) for word in text.split()]
-    return " ".join(_COMPLETED.get(word, word) for word in words if word not in _ARTICLES)
+    return " ".join(vqa_words(re.sub(r"\.(?!\d)", "", text).split()))
+
+
+def vqa_words(words: Iterable[str]) -> list[str]:
+    """Words in lower case as VQA's evaluation compares them: no articles, digits for number words, apostrophes back."""
+    digits = [_WORDS.get(word, word) for word in words]
+    return [_COMPLETED.get(word, word) for word in digits if word not in _ARTICLES]
 
 
 def vqa_accuracy(answer: str, truths: Sequence[str]) -> float:
@@ -63,23 +67,9 @@ def tidy(text: str) -> str:
     return " ".join(text.lower().split()).rstrip(".! ")
 
 
-def says(answer: str, truth: str) -> bool:
-    """Whether the words of the truth stand in the answer, in their order and as whole words, by VQA's normal form."""
-    words = normalise_vqa(truth)
-    return bool(words) and f" {words} " in f" {normalise_vqa(answer)} "
-
-
-def yes_or_no(answer: str, *, needs_a_word: bool = False) -> str:
-    """Yes or no, as POPE reads it: no where the first sentence has the word no or not, else yes.
-
-    Args:
-        answer: what the model wrote.
-        needs_a_word: a first sentence with none of yes, no and not is neither, and nothing is returned.
-    """
-    words = set(re.findall(r"[a-z']+", answer.split(".")[0].lower()))
-    if needs_a_word and not words & {"yes", "no", "not"}:
-        return ""
-    return "no" if words & {"no", "not"} else "yes"
+def yes_or_no(answer: str) -> str:
+    """Yes or no, as POPE reads it: no where the first sentence has the word no or not, else yes."""
+    return "no" if {"no", "not"} & set(re.findall(r"[a-z']+", answer.split(".")[0].lower())) else "yes"
 
 
 def anls(answer: str, truths: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from avllm.data.annotations import entries, member, read_json, text
 from avllm.errors import DataError
-from avllm.evaluation.files import find_video
+from avllm.evaluation.files import find_video, whole_number
 from avllm.evaluation.sample import Sample
 
 
@@ -43,8 +43,8 @@ class PerceptionTest:
                 where = f"{path}: {video}.mc_question[{index}]"
                 options = tuple(map(str, entries(member(question, "options", where), f"{where}.options")))
                 truth = question.get("answer_id")
-                if truth is not None and truth not in range(len(options)):
-                    raise DataError(f"{where}.answer_id: expected a number below {len(options)}, got {truth!r}")
+                if truth is not None:
+                    truth = whole_number(truth, below=len(options), where=f"{where}.answer_id")
                 yield Sample(
                     id=f"{video}/{member(question, 'id', where)}",
                     question=text(question, "question", where),

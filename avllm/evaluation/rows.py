@@ -1,4 +1,4 @@
-"""A benchmark that is a list of entries, in JSON or CSV: the YAML says where things stand, in which file and entry."""
+"""A benchmark that is a list of entries, in JSON, CSV or TSV: the YAML says what stands where."""
 
 import json
 import re
@@ -10,9 +10,11 @@ from typing import Any
 from avllm.data.annotations import Entry, entries, member, read_entries, read_json
 from avllm.errors import ConfigError, DataError
 from avllm.evaluation.aspects import ASPECTS
-from avllm.evaluation.files import find_video, letter_index, read_csv
+from avllm.evaluation.files import AnswerIs, as_text, find_video, is_null, option_index, read_csv
 from avllm.evaluation.sample import Sample
 
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_KINDS = {"video", "image", "audio"}
 _MARKS = re.compile(r"<(?:image|video|audio)>\n?")
 
 
@@ -37,7 +39,9 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Reader of JSON, JSON lines or CSV. A place in an entry is written `conversations.0.value`; `*` means all items.
+    """Reader of JSON, JSON lines, CSV or TSV.
+
+    A place in an entry is written `conversations.0.value`; `*` means all items.
 
     Args:
         folder: what all paths are below.
@@ -50,7 +54,8 @@ class Rows:
         question: where the question stands.
         asked: the question of all entries, in place of one that stands in them.
         answers: where the right answers stand, one text or several.
-        answer: in a multiple choice, where the right option stands, as number, letter or text.
+        answer: in a multiple choice, where the right option stands, as text, letter or number.
+        answer_is: which of these it is, where that is not clear; see `avllm.evaluation.files.option_index`.
         options: texts of the options, or where they stand.
         id: where a name stands that no other entry has; by default entries are counted.
         category: where the category stands, if it does; `yes/no` splits by the right answer.
@@ -68,7 +73,8 @@ class Rows:
     asked: str = ""
     answers: str = ""
     answer: str = ""
-    options: tuple[str, ...] | str = ()
+    answer_is: AnswerIs = "auto"
+    options: tuple[str | bool | int | float, ...] | str = ()
     id: str = ""
     category: str = ""
     groups: dict[str, str] = field(default_factory=dict)
@@ -79,6 +85,18 @@ class Rows:
             raise ConfigError("data: expected question, or asked, and not both")
         if self.answer and not self.options:
             raise ConfigError("data.answer: it is that of a multiple choice, whose options are missing")
+        if any(isinstance(option, bool) for option in self.options):
+            raise ConfigError("data.options: YAML takes yes, no, true and false for no texts; write them in quotes")
+        if self.truth is not None and self.truth.key and len(self.truth.key) != len(self.truth.own):
+            raise ConfigError(
+                f"data.truth: expected as many places in key as in own, got {len(self.truth.key)} and "
+                f"{len(self.truth.own)}"
+            )
+        if self.answer_is != "auto" and not self.answer:
+            raise ConfigError("data.answer_is: it says how data.answer is meant, which is missing")
+        for kind in self.media:
+            if kind not in _KINDS:
+                raise ConfigError(f"data.media: {kind!r} is unknown, known are: {', '.join(sorted(_KINDS))}")
         for name in self.aspects:
             if name not in ASPECTS:
                 raise ConfigError(f"data.aspects: {name!r} is unknown, known are: {', '.join(ASPECTS)}")
@@ -102,9 +120,7 @@ class Rows:
                 question=self.asked or _MARKS.sub("", _text(entry, self.question, where)).strip(),
                 media=media,
                 options=options,
-                truth=_option(at(entry, self.answer, where), options, f"{where}.{self.answer}")
-                if self.answer
-                else None,
+                truth=self._truth(entry, options, where) if self.answer else None,
                 accepted=accepted,
                 category=self._category(entry, accepted),
                 groups={**groups, "media": ", ".join(media) or "none"} if self.text_only else groups,
@@ -113,8 +129,9 @@ class Rows:
 
     def _entries(self) -> list[Entry]:
         path = Path(self.folder) / self.file
-        if path.suffix == ".csv":
-            return [(row, f"{path}, row {line}") for line, row in enumerate(read_csv(path, ()), start=2)]
+        if path.suffix.lower() in _DELIMITERS:
+            rows = read_csv(path, (), delimiter=_DELIMITERS[path.suffix.lower()])
+            return [(row, f"{path}, row {line}") for line, row in enumerate(rows, start=2)]
         if not self.entries:
             return read_entries(path)
         found = entries(at(read_json(path), self.entries, str(path)), f"{path}: {self.entries}")
@@ -133,14 +150,19 @@ class Rows:
         found = {}
         for kind, form in self.media.items():
             names = re.findall(r"{(\w+)", form)
-            if self.text_only and any(_mapping(entry, where).get(name) is None for name in names):
+            if self.text_only and any(_is_empty(_mapping(entry, where).get(name)) for name in names):
                 continue
             path = Path(self.folder) / _filled(form, entry, where)
             found[kind] = find_video(path.parent, path.name) if kind == "video" else path
         return found
 
+    def _truth(self, entry: Any, options: tuple[str, ...], where: str) -> int:
+        return option_index(at(entry, self.answer, where), options, f"{where}.{self.answer}", self.answer_is)
+
     def _options(self, entry: Any, where: str) -> tuple[str, ...]:
-        return tuple(_texts(entry, self.options, where)) if isinstance(self.options, str) else self.options
+        if isinstance(self.options, str):
+            return tuple(_texts(entry, self.options, where))
+        return tuple(map(as_text, self.options))
 
     def _category(self, entry: Any, accepted: tuple[str, ...]) -> str:
         if self.category == "yes/no":
@@ -179,11 +201,16 @@ def _by_key(path: Path, truth: Truth) -> dict[tuple[str, ...], Any]:
 def _filled(form: str, entry: Any, where: str) -> str:
     """The form with the fields of the entry; a text is a path, of which `{name.stem}` and so on are parts."""
     for name in re.findall(r"{(\w+)", form):
-        if not isinstance(_mapping(entry, where).get(name), str | int):
+        value = _mapping(entry, where).get(name)
+        if _is_empty(value) or not isinstance(value, str | int | float):
             raise DataError(
-                f"{where}.{name}: expected a text or a number for {form!r}; the entry has: {', '.join(entry)}"
+                f"{where}.{name}: expected a text or a number for {form!r}, got {value!r}; the entry has: "
+                f"{', '.join(entry)}"
             )
-    fields = {key: PurePosixPath(value) if isinstance(value, str) else value for key, value in entry.items()}
+    fields = {
+        key: PurePosixPath(value) if isinstance(value, str) else as_text(value) if isinstance(value, float) else value
+        for key, value in entry.items()
+    }
     try:
         return form.format(**fields)
     except (AttributeError, IndexError, ValueError, TypeError) as error:
@@ -198,10 +225,12 @@ def _first_line(text: str) -> str:
 
 def _texts(entry: Any, place: str, where: str) -> list[str]:
     found = at(entry, place, where)
-    values = found if isinstance(found, list) else [found]
-    if not values or not all(isinstance(value, str | int | float) for value in values):
+    values = list(found) if isinstance(found, list) else [found]
+    while values and is_null(values[-1]):  # pandas fills lists of several lengths up
+        values.pop()
+    if not values or not all(isinstance(value, str | int | float) and not is_null(value) for value in values):
         raise DataError(f"{where}.{place}: expected a text or a list of them, got {json.dumps(found)[:60]}")
-    return [str(value).strip() for value in values]
+    return [as_text(value) for value in values]
 
 
 def _text(entry: Any, place: str, where: str) -> str:
@@ -219,23 +248,8 @@ def _maybe(entry: Any, place: str) -> str:
         return ""
 
 
-def _option(value: Any, options: tuple[str, ...], where: str) -> int:
-    """Index of the right option, published as its number, its text or its letter."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value < len(options):
-            raise DataError(f"{where}: expected a number below {len(options)}, got {value}")
-        return value
-    plain = [_plain(option) for option in options]
-    if _plain(value) in plain:
-        return plain.index(_plain(value))
-    if len(str(value).strip().strip("().")) != 1:
-        raise DataError(f"{where}: {value!r} is none of the options {list(options)}")
-    return letter_index(value, options, where)
-
-
-def _plain(text: Any) -> str:
-    """A label as it is compared: cafe/restaurant is "cafe or restaurant", grocery_store is "grocery store"."""
-    return " ".join(str(text).lower().replace("_", " ").replace("/", " or ").split())
+def _is_empty(value: Any) -> bool:
+    return is_null(value) or value == ""
 
 
 def _mapping(entry: Any, where: str) -> Mapping[str, Any]:

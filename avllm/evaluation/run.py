@@ -18,7 +18,7 @@ from avllm.checkpoints.load import find_model
 from avllm.config import to_plain
 from avllm.errors import AvllmError, DataError
 from avllm.evaluation import judge, submissions
-from avllm.evaluation.answering import answer, assistant_of, described, grouped, scored
+from avllm.evaluation.answering import answer, assistant_of, described, grouped, processor_of, require_possible, scored
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Log, Row, fingerprint, write_whole
 from avllm.evaluation.page import page
@@ -122,8 +122,11 @@ def evaluate(
     mine = {sample.id for group in grouped(work.samples)[rank::num_processes] for sample in group}
     todo = [sample for sample in work.todo if sample.id in mine]
     if todo:
+        if engine == "local":
+            assistant = assistant or assistant_of(benchmark)
+        require_possible(benchmark, todo, assistant.processor if assistant else processor_of(benchmark))
         with log.appending(header) as out, tqdm(total=len(todo), unit="question", disable=None) as bar:
-            for rows in _answers(benchmark, todo, assistant, engine, processes):
+            for rows in _answers(benchmark, todo, assistant, processes):
                 out.add(rows)
                 bar.update(len(rows))
     rows = log.rows()
@@ -133,10 +136,10 @@ def evaluate(
 
 
 def _answers(
-    benchmark: Benchmark, todo: Sequence[Sample], assistant: Assistant | None, engine: Engine, processes: int | None
+    benchmark: Benchmark, todo: Sequence[Sample], assistant: Assistant | None, processes: int | None
 ) -> Iterator[list[Row]]:
-    if engine == "local":
-        return answer(benchmark, todo, assistant or assistant_of(benchmark))
+    if assistant is not None:
+        return answer(benchmark, todo, assistant)
     from avllm.evaluation.on_ray import answer_on_ray
 
     return answer_on_ray(benchmark, todo, processes)

@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from avllm.errors import ConfigError
 from avllm.evaluation.captions import bleu, cider_d, rouge_l
 from avllm.evaluation.extraction import LETTERS, PUBLISHED, ChoiceRule, first_words_agree, scienceqa_letter
-from avllm.evaluation.metrics import Mean, anls, detection, normalise_vqa, says, tidy, vqa_accuracy, yes_or_no
+from avllm.evaluation.metrics import Mean, anls, detection, normalise_vqa, tidy, vqa_accuracy, yes_or_no
+from avllm.evaluation.words import says
+from avllm.evaluation.yes_no import read_yes_no
 
 Rows = Sequence[Mapping[str, Any]]
+_YES_OR_NO = {"yes", "no", "是", "否", "是的", "不是"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,12 @@ class MultipleChoice:
         Literal["mvbench", "videomme", "videomme_scorer", "egoschema", "videochat2", "sounds", "scienceqa"] | None
     ) = None
     empty_is_right: bool = False
+
+    def __post_init__(self) -> None:
+        if self.published and self.rule != ChoiceRule():
+            raise ConfigError(f"score.rule: score.published={self.published} is a rule of its own; give one of them")
+        if self.empty_is_right and self.published != "videochat2":
+            raise ConfigError("score.empty_is_right: it is a switch of score.published=videochat2")
 
     def score(self, answer: str, row: Mapping[str, Any]) -> Scored:
         """`answer` begins with what the prompt ended with, so that "(" of "Best option:(" is there."""
@@ -116,10 +126,9 @@ class Contains:
         accepted = row.get("accepted")
         if not accepted:
             return Scored(read_as=tidy(answer), score=None)
-        if {tidy(text) for text in accepted} <= {"yes", "no"}:
-            words = {"yes", "no"} & set(tidy(answer).replace(",", " ").split())
-            said = words.pop() if len(words) == 1 else ""
-            return Scored(read_as=said, score=float(said in map(tidy, accepted)))
+        if set(map(tidy, accepted)) <= _YES_OR_NO:
+            said = read_yes_no(answer)
+            return Scored(read_as=said, score=float(said in map(read_yes_no, accepted)))
         return Scored(read_as=tidy(answer), score=float(any(says(answer, text) for text in accepted)))
 
 
@@ -128,14 +137,15 @@ class YesNo:
     """Yes or no, read from the first sentence as POPE does.
 
     Args:
-        needs_a_word: an answer with none of the words yes, no and not is wrong; POPE takes it for a yes.
+        needs_a_word: it is read as `yes_no.read_yes_no` does, and an answer that says neither is wrong; POPE takes it
+            for a yes.
     """
 
     needs_a_word: bool = False
 
     def score(self, answer: str, row: Mapping[str, Any]) -> Scored:
         """See the class."""
-        said, accepted = yes_or_no(answer, needs_a_word=self.needs_a_word), row.get("accepted")
+        said, accepted = (read_yes_no if self.needs_a_word else yes_or_no)(answer), row.get("accepted")
         return Scored(read_as=said, score=float(said in map(tidy, accepted)) if accepted else None)
 
     def measures(self, rows: Rows) -> dict[str, Mean]:

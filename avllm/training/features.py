@@ -15,7 +15,7 @@ from tqdm import tqdm
 from avllm.chat.threads import choose_threads
 from avllm.checkpoints.load import dtype_of
 from avllm.data import Context, Prepare
-from avllm.data.feature_shards import Entry, key_number
+from avllm.data.feature_shards import Entry, key_number, write_shard
 from avllm.data.feature_work import Extractor, Item, Written
 from avllm.data.features import FeatureStore, Reading, begin, describe, require_equal
 from avllm.data.records import Medium, Record
@@ -207,11 +207,14 @@ class Work:
         Raises:
             DataError: too many media could not be read.
         """
+        return self.run_items(map(self.plan.items, numbers))
+
+    def run_items(self, lists: Iterable[Sequence[Item]]) -> Summary:
+        """Makes a shard of each list of media; see `run`."""
         summary, started = Summary(), time.monotonic()
 
         def shards() -> Iterator[list[Item]]:
-            for number in numbers:
-                items = self.plan.items(number)
+            for items in lists:
                 missing = [item for item in items if not self.store.is_current(item.key, item.medium)]
                 summary.wanted += len(items)
                 summary.present += len(items) - len(missing)
@@ -230,6 +233,18 @@ class Work:
             if isolated is not None:
                 isolated.close()
         summary.seconds = time.monotonic() - started
+        return summary
+
+    def give_up(self, item: Item, reason: str) -> Summary:
+        """Makes a shard that says that a medium could not be read.
+
+        Raises:
+            DataError: too many media could not be read.
+        """
+        summary, entry = Summary(wanted=1), self.extractor.refused(item, MediaError(reason))
+        path = write_shard(self.job.out, [entry], {})
+        summary.add(Written(path=path, entries=[entry], num_bytes=path.stat().st_size))
+        summary.require_readable(self.job.stage.max_unreadable)
         return summary
 
     def _extractor(self, branches: dict[str, Branch], local_rank: int) -> Extractor:

@@ -46,6 +46,7 @@ class FakeAssistant:
     """Chooses by a hash of medium and question; counts what it opens and answers."""
 
     name = "fake"
+    processor = SimpleNamespace(branches={"video": None}, check_reading=lambda kind, **options: kind)
 
     def __init__(self, *, seconds: float = 0.0, broken: str = "none", letters: str = "ABC") -> None:
         self.opened: list[str] = []

@@ -82,6 +82,25 @@ def test_pictures_sounds_and_texts_are_taken_and_nothing_else(model):
 def test_an_answer_ends_where_the_task_wants_it(module):
     assert module._cut("a dog\nand more", ["\n", "."]) == "a dog"
     assert module._cut("a dog", []) == "a dog"
+    assert module._cut("a dog\nand more", "\n") == module._cut("a dog\nand more", ["\n", None]) == "a dog"
+    assert module._cut("a dog\n\nand more", "\n\n") == "a dog"  # a task's own
+    assert module._cut("a dog\n\nand more", ["Q:", "\n\n"]) == "a dog"
+
+
+@pytest.mark.parametrize("until", [["\n\n"], [], None, [None]])
+def test_an_answer_is_whole_where_the_task_says_nothing_of_its_end(module, model, until, monkeypatch):
+    answer = "First the bell rings, then the car comes.\n\nThe answer is B."
+    monkeypatch.setattr(
+        model.assistant, "answers", lambda requests, **rest: [SimpleNamespace(answer=answer) for _ in requests]
+    )
+    settings = {"max_new_tokens": 4096, "until": until}
+    assert model.generate_until([request("What is first?", settings, see, 3, "task", "test")]) == [answer]
+    assert model._rounds("x", settings, see, lambda doc, **state: (doc, "", True, state["previous_output"], None), 3,
+                         "task", "test") == [answer]  # fmt: skip
+    cut = model.generate_until(
+        [request("What is first?", {**settings, "until": ["\n\n", "Q:"]}, see, 3, "task", "test")]
+    )
+    assert cut == ["First the bell rings, then the car comes."]
 
 
 def test_the_likeliest_continuation_is_what_the_model_says(model, clip):

@@ -8,11 +8,11 @@ from avllm.evaluation.metrics import (
     anls,
     detection,
     normalise_vqa,
-    says,
     vqa_accuracy,
     yes_or_no,
 )
-from avllm.evaluation.scoring import YesNo
+from avllm.evaluation.scoring import Contains, YesNo
+from avllm.evaluation.words import says
 
 CAPTIONS = (
     "a man is playing a guitar on stage",
@@ -54,6 +54,29 @@ def test_a_truth_counts_as_whole_words_only():
     assert not says("anything", "")
 
 
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [
+        ("Guitar:", "guitar"), ("**guitar**", "guitar"), ("a guitar: acoustic", "guitar"), ("guitar…", "guitar"),
+        ("$10", "10"), ("10%", "10"), ("(guitar)", "guitar"), ("guitar/piano", "piano"), ("guitar—acoustic", "guitar"),
+        ("“Guitar”", "guitar"), ("ＧＵＩＴＡＲ！", "guitar"), ("it’s the man’s", "man"), ("a t-shirt", "T shirt"),
+        ("STRASSE", "straße"), ("cafe\u0301", "café"), ("1,000 men", "1000"), ("at 5:30.", "5:30"), ("3.5 m", "3.5"),
+        ("这是一把吉他。", "吉他"), ("the U.S.A.", "usa"), ("two", "2"), ("-5 °C", "-5"), ("gui\u200btar", "guitar"),
+        ("<think>drum?</think>guitar", "guitar"), ("\\boxed{guitar}", "guitar"),
+    ],
+)  # fmt: skip
+def test_a_mark_that_touches_a_word_does_not_hide_it(answer, truth):
+    assert says(answer, truth)
+    assert Contains().score(answer, {"accepted": [truth]}).score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"), [("3.5", "5"), ("10", "1"), ("-5", "5"), ("1,000", "1"), ("5:30", "30"), ("<think>dog", "dog")]
+)
+def test_a_part_of_a_number_is_no_number(answer, truth):
+    assert not says(answer, truth)
+
+
 def test_no_is_found_as_a_word_of_the_first_sentence():
     assert [yes_or_no(text) for text in ("No", "It is not there. Yes", "Nothing. no", "Yes.")] == [
         "no", "no", "yes", "yes",
@@ -61,9 +84,10 @@ def test_no_is_found_as_a_word_of_the_first_sentence():
 
 
 def test_a_word_can_be_asked_for():
-    said = [yes_or_no(text, needs_a_word=True) for text in ("A bird.", "Yes, a bird", "There is not", "", "No")]
-    assert said == ["", "yes", "no", "", "no"]
     scorer = YesNo(needs_a_word=True)
+    answers = ("A bird.", "Yes, a bird", "There is not", "", "No", "Yes! There is no doubt.")
+    said = [scorer.score(text, {"accepted": ["yes"]}).read_as for text in answers]
+    assert said == ["", "yes", "no", "", "no", "yes"]
     rows = [{"answer": "A bird.", "accepted": [right]} for right in ("yes", "no")]
     rows = [{**row, "read_as": scorer.score(row["answer"], row).read_as} for row in rows]
     assert [scorer.score(row["answer"], row).score for row in rows] == [0.0, 0.0]

@@ -5,8 +5,13 @@ import sys
 
 import psutil
 import pytest
+from tqdm import tqdm
 
+from avllm.data import DATASETS
 from avllm.data.feature_shards import ShardIndex
+from avllm.training import feature_ray
+from avllm.training.features import Job
+from avllm.training.stage import read_stage
 from tests.training.many_clips import ROOT, wait_for_shards, write_stage
 
 pytest.importorskip("ray", reason="Ray is not installed here: pip install 'avllm[ray]' to run this test")
@@ -41,3 +46,35 @@ def test_a_killed_actor_loses_no_finished_shard(tmp_path):
     entries = ShardIndex(out).entries()
     assert len(entries) == len({entry.key for entry in entries}) == total
     assert f"stored {total} media" in (tmp_path / "log").read_text()
+
+
+class Deadly(feature_ray._Shards):
+    """An actor that is killed by one clip."""
+
+    def __init__(self, job, ledger):
+        super().__init__(job, ledger)
+        read = self.work.processor.read
+
+        def deadly(source, *args, **options):
+            if str(source).endswith("/3.mp4"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return read(source, *args, **options)
+
+        self.work.processor.read = deadly
+
+
+@pytest.mark.slow
+def test_a_clip_that_kills_three_actors_is_unreadable_and_all_others_are_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_ray, "_Shards", Deadly)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    stage, _ = read_stage(write_stage(tmp_path, 8), ["max_unreadable=0.5"], datasets=DATASETS)
+    (tmp_path / "store").mkdir()
+
+    summary = feature_ray.run_ray(Job(stage=stage, out=tmp_path / "store", shard_size=4), tqdm(disable=True))
+
+    assert (summary.wanted, summary.stored) == (8, 7)
+    (lost,) = summary.unreadable
+    assert lost.source.endswith("3.mp4")
+    assert lost.reason.startswith("3 workers died")
+    states = [entry.state for entry in ShardIndex(tmp_path / "store").entries()]
+    assert sorted(states) == ["stored"] * 7 + ["unreadable"]

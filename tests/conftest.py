@@ -3,16 +3,15 @@
 import gc
 import os
 
-# What is imported stays: looking it through for cycles again and again is a quarter of the time of every import.
-gc.disable()
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-
 import pytest
 from jaxtyping import install_import_hook
 
 import tests.checked  # noqa: F401  (the hook names it by its path)
 
+# What is imported stays: looking it through for cycles again and again is a quarter of the time of every import.
+gc.disable()
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 _LAYERS = ["avllm.encoders", "avllm.connectors", "avllm.model", "avllm.media"]
 _hook = install_import_hook(_LAYERS, "tests.checked.checked")
 

@@ -55,7 +55,7 @@ STAGES = [
 SLOWER = ("video_llama_7b/audio_stage1", "video_llama_7b/audio_stage2")
 NUM_TRAIN, NUM_FRESH = 8, 8
 NUM_DRAWS = 3
-TAUGHT_STEPS = 150
+TAUGHT_STEPS = 200
 FORMS = ("train", "caption", "train_caption")
 ANSWERS = ("red", "sea")  # one is right for each clip, by what it shows and sounds like
 

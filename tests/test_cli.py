@@ -43,24 +43,24 @@ def questions(tmp_path_factory):
 QUESTIONS = {"a": "What do you see?", "b": "What do you hear?"}
 
 
-def test_a_killed_run_goes_on_to_the_same_rows(questions):
+def test_a_killed_run_goes_on_to_the_same_rows(questions, capsys):
     source, whole, out = questions / "in.jsonl", questions / "whole.jsonl", questions / "out.jsonl"
-    options = ("--media-root", questions, "--batch", "2")
-    done = avllm("run", source, whole, *options)
-    assert done.returncode == 0, done.stderr
-    assert "25 rows" in done.stdout
-    assert "1 errors" in done.stdout
+    options = ("--media-root", str(questions), "--batch", "2")
+    assert main(["run", str(source), str(whole), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "25 rows" in printed
+    assert "1 errors" in printed
 
-    running = subprocess.Popen([*AVLLM, "run", str(source), str(out), *map(str, options)], env=ENV)
+    command = ["run", str(source), str(out), *options]
+    running = subprocess.Popen([*AVLLM, *command], env=ENV)
     while not out.exists() or out.read_bytes().count(b"\n") < 7:
         assert running.poll() is None
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert 7 <= len(out.read_text(encoding="utf-8").splitlines()) < 25
-    assert avllm("run", source, out, *options).returncode == 1  # --resume is asked for
-    again = avllm("run", source, out, *options, "--resume")
-    assert again.returncode == 0, again.stderr
+    assert main(command) == 1  # --resume is asked for
+    assert main([*command, "--resume"]) == 0
     assert len(out.read_text(encoding="utf-8").splitlines()) == 25
     assert {name: row.get("answer") for name, row in read(out).items()} == {
         name: row.get("answer") for name, row in read(whole).items()

@@ -24,11 +24,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from avllm.checkpoints.templates import compiled, filled, literal_start
 from avllm.errors import CheckpointError
 
 MAX_NAMED = 12
-PLACEHOLDER = re.compile(r"\{(\w+)(?::([^}]*))?\}")
-KNOWN = {"i": r"\d+", "j": r"\d+", "n": r"\d+", "w": "weight|bias", "rest": ".+"}
 
 
 @dataclass(frozen=True)
@@ -175,18 +174,17 @@ def before(prefix: str, table: Table) -> dict[str, Target]:
 def published_names(ours: str, table: Table) -> tuple[str, ...]:
     """The published names of one weight of ours by this table; empty when the table does not make it."""
     names = []
-    for pattern, target in table.items():
-        if isinstance(target, Drop) or (names and not isinstance(target, Part)):
+    for rule in _rules(_ById(table)):
+        if rule.template is None or not ours.startswith(rule.ours_start) or (names and not rule.is_part):
             continue  # after parts, a more general rule is another spelling of the same weight
-        template = target if isinstance(target, str) else target.target
-        match = _compiled(template).fullmatch(ours)
-        if match is None or not _compiled(pattern).groupindex.keys() <= match.groupdict().keys():
+        match = rule.template.fullmatch(ours)
+        if match is None or not rule.regex.groupindex.keys() <= match.groupdict().keys():
             continue
-        name = _filled(pattern, match.groupdict())
+        name = filled(rule.pattern, match.groupdict())
         found = _target(name, table)  # an earlier rule may take that name away
         if isinstance(found, str | Part | Convert) and (found if isinstance(found, str) else found.target) == ours:
             names.append(name)
-            if not isinstance(target, Part):
+            if not rule.is_part:
                 break  # and so is one after this
     return tuple(names)
 
@@ -261,19 +259,56 @@ def unshared_state(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]
 
 
 def _target(name: str, table: Table) -> Target | None:
-    for pattern, target in table.items():
-        match = _compiled(pattern).fullmatch(name)
+    for rule in _rules(_ById(table)):
+        match = rule.regex.fullmatch(name) if name.startswith(rule.start) else None
         if match is None:
             continue
-        groups = match.groupdict()
+        groups, target = match.groupdict(), rule.target
         if isinstance(target, Drop):
             if target.when(groups):
                 return target
         elif isinstance(target, Part | Convert):
-            return replace(target, target=_filled(target.target, groups))
+            return replace(target, target=filled(target.target, groups))
         else:
-            return _filled(target, groups)
+            return filled(target, groups)
     return None
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """An entry of a table, ready to be asked about thousands of names: most fail at how they start."""
+
+    pattern: str
+    target: Target
+    regex: re.Pattern[str]
+    template: re.Pattern[str] | None  # of our name; a Drop has none
+    start: str
+    ours_start: str
+    is_part: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _ById:
+    """A table as a key: the same one, not an equal one. Tables are never changed once they are made."""
+
+    table: Table
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and self.table is other.table
+
+
+@lru_cache(maxsize=64)
+def _rules(key: _ById) -> tuple[_Rule, ...]:
+    found = []
+    for pattern, target in key.table.items():
+        ours = target if isinstance(target, str) else None if isinstance(target, Drop) else target.target
+        template, is_part = None if ours is None else compiled(ours), isinstance(target, Part)
+        starts = (literal_start(pattern), literal_start(ours or ""))
+        found.append(_Rule(pattern, target, compiled(pattern), template, *starts, is_part))
+    return tuple(found)
 
 
 def _converted(name: str, target: str | Convert, tensor: Tensor, source: str) -> tuple[str, Tensor]:
@@ -301,22 +336,6 @@ def _join(found: Mapping[int, tuple[str, Tensor]], part: Part, result: Renamed) 
     if part.stack:
         joined = rearrange(joined, "(e r) ... -> e r ...", e=part.stack)
     result.state[ours], result.origin[ours] = joined, names
-
-
-@lru_cache(maxsize=4096)
-def _compiled(template: str) -> re.Pattern[str]:
-    pieces, seen, end = [], set(), 0
-    for match in PLACEHOLDER.finditer(template):
-        name, choices = match.groups()
-        inner = choices or KNOWN.get(name, r"[^.]+")
-        pieces += [re.escape(template[end : match.start()]), f"(?P={name})" if name in seen else f"(?P<{name}>{inner})"]
-        seen.add(name)
-        end = match.end()
-    return re.compile("".join([*pieces, re.escape(template[end:])]))
-
-
-def _filled(template: str, groups: Mapping[str, str]) -> str:
-    return PLACEHOLDER.sub(lambda match: groups[match[1]], template)
 
 
 def _named(names: Iterable[str], between: str = ", ") -> str:

@@ -26,6 +26,7 @@ from avllm.nano.language import (
     primer_questions,
     random_facts,
 )
+from avllm.nano.lines import pack
 from avllm.nano.tokenizer import SLOT_WORDS, ids_of, slot_word_ids, word_id
 from avllm.nano.world import COLOURS, THINGS, scene_rng
 
@@ -167,13 +168,29 @@ def embed(
 def logits_of_answers(
     decoder: LlamaForCausalLM, batch: Batch, embedded: Float[Tensor, "b l d"]
 ) -> tuple[Float[Tensor, "n v"], Int[Tensor, " n"]]:
-    """Logits and ids of all answer positions."""
+    """Logits and ids of all answer positions.
+
+    Short rows share a line: a third or more of a batch padded to its longest row would be padding.
+    """
     mask, positions = visible(batch)
+    is_real = batch.turn >= 0
+    lengths, longest = is_real.sum(1).tolist(), batch.ids.shape[1]
+    width = min((longest, longest * 3 // 2), key=lambda width: width * pack(lengths, width)[2])
+    lines, starts, num_lines = pack(lengths, width)
+    packed_mask = mask.new_full((num_lines, 1, width, width), torch.finfo(mask.dtype).min)
+    for row, (line, start, length) in enumerate(zip(lines, starts, lengths, strict=True)):
+        here = slice(start, start + length)
+        packed_mask[line, :, here, here] = mask[row, :, :length, :length]
+    places = (torch.tensor(lines) * width + torch.tensor(starts))[:, None] + torch.arange(longest)
+    packed = embedded.new_zeros(num_lines * width, embedded.shape[-1])
+    packed = packed.index_copy(0, places[is_real], embedded[is_real])
+    packed_positions = positions.new_zeros(num_lines * width).index_copy(0, places[is_real], positions[is_real])
     hidden = decoder.model(
-        inputs_embeds=embedded, attention_mask=mask.to(embedded.dtype), position_ids=positions, use_cache=False
-    ).last_hidden_state
+        inputs_embeds=packed.view(num_lines, width, -1), attention_mask=packed_mask.to(embedded.dtype),
+        position_ids=packed_positions.view(num_lines, width), use_cache=False,
+    ).last_hidden_state.flatten(0, 1)  # fmt: skip
     wanted = batch.is_answer[:, 1:]
-    return decoder.lm_head(hidden[:, :-1][wanted]), batch.ids[:, 1:][wanted]
+    return decoder.lm_head(hidden[places[:, :-1][wanted]]), batch.ids[:, 1:][wanted]
 
 
 @torch.no_grad()

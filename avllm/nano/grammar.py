@@ -3,6 +3,7 @@
 import re
 import zlib
 from functools import cache
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -203,11 +204,17 @@ ALWAYS = frozenset({
 
 def expand(pattern: str) -> list[str]:
     """All texts of a pattern of nested alternatives."""
-    inner = re.search(r"\(([^()]*)\)", pattern)
-    if inner is None:
-        return [re.sub(r" +", " ", pattern).strip()]
-    head, tail = pattern[: inner.start()], pattern[inner.end() :]
-    return [text for choice in inner.group(1).split("|") for text in expand(head + choice + tail)]
+    groups: dict[str, list[str]] = {}  # a mark in place of each group whose texts are known
+
+    def texts_of(part: str) -> list[str]:
+        pieces = [groups.get(piece, [piece]) for piece in re.split(r"([\ue000-\uf8ff])", part)]
+        return ["".join(chosen) for chosen in product(*pieces)]
+
+    while inner := re.search(r"\(([^()]*)\)", pattern):
+        mark = chr(0xE000 + len(groups))
+        groups[mark] = [text for choice in inner.group(1).split("|") for text in texts_of(choice)]
+        pattern = pattern[: inner.start()] + mark + pattern[inner.end() :]
+    return [" ".join(text.split()) for text in texts_of(pattern)]
 
 
 @cache

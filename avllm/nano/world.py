@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -130,15 +131,19 @@ def is_held_out(thing: str, colour: str | None) -> bool:
 
 def nearest_colour(rgb: Sequence[float]) -> str:
     """The named colour of most similar hue and saturation, whatever the brightness."""
+    distances = np.linalg.norm(_directions() - _direction(rgb), axis=1)
+    return list(COLOURS)[int(np.argmin(distances))]
 
-    def direction(value: Sequence[float]) -> np.ndarray:
-        vector = np.asarray(value, dtype=np.float64)
-        chroma = vector - vector.mean()
-        return np.concatenate([chroma, [vector.mean() * 0.5]]) / (vector.max() + 1e-6)
 
-    names = list(COLOURS)
-    distances = [np.linalg.norm(direction(COLOURS[name]) - direction(rgb)) for name in names]
-    return names[int(np.argmin(distances))]
+def _direction(rgb: Sequence[float]) -> np.ndarray:
+    vector = np.asarray(rgb, dtype=np.float64)
+    mean = vector.mean()
+    return np.array([*(vector - mean), mean * 0.5]) / (vector.max() + 1e-6)
+
+
+@cache
+def _directions() -> np.ndarray:
+    return np.stack([_direction(value) for value in COLOURS.values()])
 
 
 def scene_rng(purpose: str, seed: int, index: int = 0) -> np.random.Generator:

@@ -19,6 +19,7 @@ from avllm.nano.decoder import (
     visible,
 )
 from avllm.nano.language import Facts, Question, draw_questions, random_facts
+from avllm.nano.lines import pack
 from avllm.nano.tokenizer import build_tokenizer, ids_of, slot_word_ids, word_id
 from avllm.nano.world import COLOURS, MOTIONS, THINGS
 
@@ -126,3 +127,31 @@ def test_lessons_end_in_sentences_and_begin_with_bare_questions():
     assert set(lessons[:300]) == {"bare", "colours"}
     assert lessons[800:].count("sentences") > 130
     assert set(lessons) == set(ROWS)
+
+
+def test_rows_that_share_a_line_compute_what_they_do_alone(decoder):
+    rng = np.random.default_rng(3)
+    rows = [(facts := random_facts(rng), draw_questions(facts, rng, n)) for n in (4, 1, 2, 1, 3, 1)]
+    is_chat = [True, False, True, True, False, False]
+    batch = make_batch(rows, is_chat)
+    embedded = embed(decoder, batch, noise=0.2, generator=torch.Generator().manual_seed(0))
+    mask, positions = visible(batch)
+    with torch.no_grad():
+        hidden = decoder.model(inputs_embeds=embedded, attention_mask=mask, position_ids=positions).last_hidden_state
+        alone = decoder.lm_head(hidden[:, :-1][batch.is_answer[:, 1:]])
+        shared, ids = logits_of_answers(decoder, batch, embedded)
+
+    assert pack([len(make_row(*row, chat).ids) for row, chat in zip(rows, is_chat, strict=True)], 200)[2] < len(rows)
+    assert ids.tolist() == batch.ids[batch.is_answer].tolist()
+    assert torch.allclose(shared, alone, atol=1e-5)
+
+
+def test_no_two_rows_stand_in_one_place():
+    lengths = [5, 9, 2, 2, 7, 1]
+
+    lines, starts, num_lines = pack(lengths, 9)
+
+    taken = [(line, start + i) for line, start, n in zip(lines, starts, lengths, strict=True) for i in range(n)]
+    assert len(set(taken)) == sum(lengths)
+    assert max(place for _, place in taken) < 9
+    assert num_lines == 3

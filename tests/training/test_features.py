@@ -195,7 +195,7 @@ def _features(path, out, *args):
 @pytest.mark.slow
 def test_kills_lose_no_finished_shard(tmp_path):
     """kill -9 of the command, then of one of two workers of the next one; each medium is stored once."""
-    total = 160
+    total = 80
     path = write_stage(tmp_path, total)
     out = tmp_path / "store"
 

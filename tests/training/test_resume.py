@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from avllm.training import checkpoint, train
 from avllm.training.progress import read_log
-from tests.training.tiny_system import DATASETS, make_stage
+from tests.training.tiny_system import DATASETS, make_stage, write_stage
 
 PROGRAM = Path(__file__).with_name("tiny_system.py")
 
@@ -41,11 +41,25 @@ def _equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+SETTINGS = {
+    "accumulation": 2,
+    "group_by": "modality_length",
+    "data": [{"kind": "tiny_features", "longer": True}],
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The system that all runs start from, and what a run that is never broken off makes of it."""
+    root = tmp_path_factory.mktemp("whole")
+    stage = make_stage(root, **SETTINGS)
+    return root / "base", _weights(train(stage, datasets=DATASETS))
+
+
 @pytest.fixture
-def uninterrupted(tmp_path):
-    data = [{"kind": "tiny_features", "longer": True}]
-    stage = make_stage(tmp_path, accumulation=2, group_by="modality_length", data=data)
-    return stage, _weights(train(stage, [f"output={tmp_path}/whole"], datasets=DATASETS))
+def uninterrupted(tmp_path, whole):
+    base, weights = whole
+    return write_stage(tmp_path / "stage.yaml", base, tmp_path / "out", **SETTINGS), weights
 
 
 def test_after_kill_9_the_weights_are_those_of_an_uninterrupted_run(tmp_path, uninterrupted):

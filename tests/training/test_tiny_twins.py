@@ -16,7 +16,7 @@ from avllm.checkpoints.save import save_model
 from avllm.config import find_file, read_yaml
 from avllm.data import Collate, Medium, Prepare, Record, Turn
 from avllm.media import write_audio, write_video
-from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
+from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor, System
 from avllm.model.prompts import Medium as Shown
 from avllm.model.prompts import Turn as Asked
 from avllm.training import train
@@ -54,6 +54,7 @@ STAGES = [
 # Video-LLaMA trains its audio branch on pictures: it must tell unseen pictures apart, and learns more slowly.
 SLOWER = ("video_llama_7b/audio_stage1", "video_llama_7b/audio_stage2")
 NUM_TRAIN, NUM_FRESH = 8, 8
+NUM_DRAWS = 3
 TAUGHT_STEPS = 200
 FORMS = ("train", "caption", "train_caption")
 ANSWERS = ("red", "sea")  # one is right for each clip, by what it shows and sounds like
@@ -107,6 +108,26 @@ def _plain(**changes):
         if (".frame_qformer." in name or "audio.encoder.vision." in name) and parameter.ndim == 2:
             parameter.data.mul_(8)
     return model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _read_once():
+    """The same few clips are asked for in every step of every stage: each is read once in each of its ways.
+
+    Where a stage draws frames at random, a clip has so many draws of them in place of a new one in each step.
+    """
+    read, found = AvllmProcessor.read, {}
+
+    def read_once(self, source, kind, *, seed=0, **options):
+        options |= {} if kind != "video" else {"seed": seed % NUM_DRAWS}
+        key = (json.dumps(self.system, sort_keys=True), str(source), kind, repr(sorted(options.items())))
+        if key not in found:
+            found[key] = read(self, source, kind, **options)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AvllmProcessor, "read", read_once)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -64,9 +64,14 @@ class Shaper:
     def __init__(self, how: Fit, limits: Limits) -> None:
         self.how, self.limits = how, limits
         self.reformatter = VideoReformatter()
+        self.display, self.seen = Display(), None
 
     def __call__(self, frame: VideoFrame) -> Picture:
-        display = display_of(frame)
+        # PyAV keeps a frame whose side data was looked at until the next garbage collection.
+        seen = (frame.rotation, frame.width, frame.height)
+        if seen != self.seen:
+            self.display, self.seen = display_of(frame), seen
+        display = self.display
         height, width = display.size_of((frame.height, frame.width))
         if self.how.size is None:  # A stream that changes its size is brought to its first one.
             self.how = replace(self.how, size=(height, width))

@@ -29,8 +29,9 @@ def open_video(
 ) -> Video:
     """Samples the frames of a video.
 
-    Frames are exact. A file of constant rate that counts its frames is sampled by index, any other by time: the frame
-    that is on screen at the time of the index on an even grid.
+    Frames are exact. Where the rate is constant they are sampled by index, else by time: the frame that is on screen at
+    the time of the index on an even grid. A file without an index (MPEG-TS, MPEG-PS, FLV, raw streams) is first walked
+    through, undecoded. Recordings that were joined are one; what a player plays on through is skipped and counted.
 
     Args:
         source: a path, a `file:` or `data:` URL, bytes or an open binary file; a folder of images; frames in memory: an

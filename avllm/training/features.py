@@ -125,14 +125,11 @@ class Plan:
     def __init__(self, stage: Stage, processor: Any, branches: Sequence[str], *, shard_size: int) -> None:
         context = Context(processor=processor, modality=stage.modality, seed=stage.seed)
         held_out = stage.held_out.data if stage.held_out is not None else ()
+        named = {f"data.{i}": config for i, config in enumerate(stage.data)}
+        named |= {f"held_out.data.{i}": config for i, config in enumerate(held_out)}
         # Datasets that draw features hold no media.
-        self.sources = [
-            () if getattr(config, "DRAWS_FEATURES", False) else config.build(context)
-            for config in (*stage.data, *held_out)
-        ]
-        self.names = [f"data.{i}" for i in range(len(stage.data))] + [
-            f"held_out.data.{i}" for i in range(len(held_out))
-        ]
+        kept = {name: config for name, config in named.items() if not getattr(config, "DRAWS_FEATURES", False)}
+        self.names, self.sources = list(kept), [config.build(context) for config in kept.values()]
         self.prepare, self.reading = Prepare(processor, modality=stage.modality), Reading(processor)
         rows = np.fromiter(self._rows(branches), dtype="i8,i4,i4,i8,i4")
         self.shards: list[tuple[str, np.ndarray]] = []

@@ -274,6 +274,12 @@ def _index(node: list[Any], key: str, path: str) -> int:
     return int(key)
 
 
+def check_choice(where: str, value: object, known: Sequence[str]) -> None:
+    """Raises ConfigError when a value is none of those that are known, and names the nearest."""
+    if value not in known:
+        raise ConfigError(f"{where}: {value!r} is unknown{_suggest(str(value), dict.fromkeys(known))}")
+
+
 def _copy(data: Any) -> Any:
     if isinstance(data, Mapping):
         return {key: _copy(value) for key, value in data.items()}

@@ -12,6 +12,7 @@ from avllm.media.mel import SegmentConfig, audio_segments, log_mel
 from avllm.media.probe import MediaInfo, probe
 from avllm.media.resample import resample
 from avllm.media.sampling import Sampling, time_message
+from avllm.media.source import MediaSource, Source, resolve
 from avllm.media.video import open_image, open_video
 from avllm.media.write import write_audio, write_video
 
@@ -22,10 +23,12 @@ __all__ = [
     "Fit",
     "Limits",
     "MediaInfo",
+    "MediaSource",
     "Resample",
     "Resize",
     "Sampling",
     "SegmentConfig",
+    "Source",
     "Video",
     "audio_segments",
     "content_key",
@@ -40,6 +43,7 @@ __all__ = [
     "probe",
     "read_ahead",
     "resample",
+    "resolve",
     "time_message",
     "to_pixels",
     "write_audio",

@@ -16,17 +16,17 @@ from avllm.media.container import audio_stream, duration_seconds, open_container
 from avllm.media.limits import Limits
 from avllm.media.resample import SincResampler, resample
 from avllm.media.source import MediaSource, Source, resolve
+from avllm.media.waveforms import HIGHEST_RATE, MOST_CHANNELS, as_audio
 
 logger = logging.getLogger(__name__)
 
 _PREROLL_SECONDS = 0.5  # Decoders of overlapping frames (AAC, MP3, Opus) need some sound before they are right.
 _GAP_SECONDS = 0.05
 _LARGEST_BLOCK = 1 << 16
-_HIGHEST_RATE, _MOST_CHANNELS = 1_000_000, 64  # beyond what is recorded; a damaged or forged header
 
 
 def open_audio(
-    source: MediaSource | Audio,
+    source: MediaSource,
     *,
     sample_rate: int = 16000,
     start_s: float | None = None,
@@ -37,11 +37,13 @@ def open_audio(
     """Reads the sound of a file.
 
     Args:
-        source: a path, a `file:` or `data:` URL, bytes, an array [c s] or [s] in [-1, 1], an `Audio`.
+        source: a path, a `file:` or `data:` URL, bytes or an open binary file; samples in memory: an array or a tensor
+            [c s], [s c] or [s], (rate, samples), `{"array", "sampling_rate"}`, an `Audio`; a `Source`. Floats are in
+            [-1, 1], integers use the range of their type; of two axes the shorter is that of the channels.
         sample_rate: of the result, in Hz.
         start_s: where to begin, on the file's timeline.
         end_s: where to end, exclusive.
-        source_rate: of an array (default: `sample_rate`).
+        source_rate: of an array without a rate (default: `sample_rate`).
         limits: what the medium may cost.
 
     Raises:
@@ -52,11 +54,16 @@ def open_audio(
     first_s, last_s = start_s or 0.0, float("inf") if end_s is None else end_s
     if not 0 <= first_s < last_s or sample_rate < 1:
         raise MediaError(f"expected 0 <= start_s < end_s and a sample rate, got {start_s}, {end_s} and {sample_rate}")
-    if isinstance(source, np.ndarray) and source.ndim <= 2:
-        source = Audio(waveform=_as_waveform(source), sample_rate=source_rate or sample_rate)
-    if isinstance(source, Audio):
-        return _from_audio(source, sample_rate, first_s, last_s, limits)
     what = resolve(source, limits)
+    if (
+        source_rate is not None
+        and what.kind != "samples"
+        and (what.audio is None or what.audio.sample_rate != source_rate)
+    ):
+        raise MediaError(f"{what.name}: source_rate={source_rate} is for an array alone; this has a rate of its own")
+    if what.kind in ("sound", "samples"):
+        audio = what.audio or as_audio(np.asarray(what.frames), source_rate or sample_rate, limits)
+        return _from_audio(audio, sample_rate, first_s, last_s, limits)
     if what.kind != "container":
         raise NoAudioStream(f"{what.name}: a {what.kind.removesuffix('s')} has no sound")
     with open_container(what, limits) as container:
@@ -74,7 +81,7 @@ def _read(
     limits: Limits,
 ) -> Audio:
     rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
-    if not (1 <= rate <= _HIGHEST_RATE and 1 <= channels <= _MOST_CHANNELS):
+    if not (1 <= rate <= HIGHEST_RATE and 1 <= channels <= MOST_CHANNELS):
         raise MediaError(f"{source.name}: states {channels} channels of {rate} Hz; the file is damaged")
     stated_s = duration_seconds(container, stream)
     if stated_s is not None:
@@ -218,17 +225,6 @@ def to_float(frame: AudioFrame) -> Float32[np.ndarray, "c s"]:
     if samples.dtype.kind == "i":
         return (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
     return np.ascontiguousarray(samples, np.float32)
-
-
-def _as_waveform(array: np.ndarray) -> Float32[np.ndarray, "c s"]:
-    if array.ndim == 0 or array.size == 0:
-        raise MediaError(f"the waveform is {array.shape}; expected samples as [c s] or [s]")
-    if array.dtype.kind == "i":
-        array = array / float(2 ** (8 * array.dtype.itemsize - 1))
-    array = np.atleast_2d(array).astype(np.float32)
-    if not np.isfinite(array).all():
-        raise MediaError("the waveform holds NaN or infinity; expected samples in [-1, 1]")
-    return array
 
 
 def _from_audio(audio: Audio, sample_rate: int, first_s: float, last_s: float, limits: Limits) -> Audio:

@@ -53,8 +53,9 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
 
 
 def is_cover(stream: VideoStream) -> bool:
-    """Whether the track is the picture on the cover of a song."""
-    return bool(stream.disposition & Disposition.attached_pic)
+    """Whether the track is none: the picture on the cover of a song, or a still beside an image sequence (HEIF)."""
+    is_still = stream.frames == 1 and stream.duration is None and stream.time_base == 1
+    return is_still or bool(stream.disposition & Disposition.attached_pic)
 
 
 def video_stream(container: InputContainer, source: Source) -> VideoStream:

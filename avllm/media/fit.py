@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
+from avllm.config import check_choice
 from avllm.errors import MediaError
 from avllm.media.limits import Limits
 
@@ -33,6 +34,8 @@ class Fit:
         crop_offset: where a crop begins when an odd number of pixels is cut: `floor` as transformers does, `round` to
             the even pixel as torchvision does.
         pad_color: RGB of the bars. `decoder` adds them after resizing, the others before.
+        drops_transparency: shows the colours that are stored beneath transparent parts of an image (black as a rule) in
+            place of white; a quirk of published code, see `avllm.model.quirks`.
     """
 
     size: tuple[int, int] | None = None
@@ -40,8 +43,12 @@ class Fit:
     resample: Resample = "decoder"
     crop_offset: CropOffset = "floor"
     pad_color: tuple[int, int, int] = (0, 0, 0)
+    drops_transparency: bool = False
 
     def __post_init__(self) -> None:
+        check_choice("resize", self.resize, get_args(Resize))
+        check_choice("resample", self.resample, get_args(Resample))
+        check_choice("crop_offset", self.crop_offset, get_args(CropOffset))
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise MediaError(f"size: expected (height, width) of at least 1, got {self.size}")
 

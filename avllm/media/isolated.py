@@ -24,7 +24,7 @@ class IsolatedMedia:
     """The functions of `avllm.media`, of which those that open a file run in a child process.
 
     It takes the place of the module: `isolated.open_video(path, sampling)`. A child that crashed or was too slow is
-    replaced by a fresh one; the parent and all other files go on.
+    replaced by a fresh one; the parent and all other files go on. Only an image of Pillow is decoded in the parent.
 
     Args:
         seconds: wall clock for one file.
@@ -53,8 +53,10 @@ class IsolatedMedia:
         if name not in _NAMES:
             return getattr(media, name)
 
-        def call(*args: Any, **options: Any) -> Any:
-            return self._call(name, args, {"limits": self.limits, **options})
+        def call(source: Any, *args: Any, **options: Any) -> Any:
+            options = {"limits": self.limits, **options}
+            # What only this process holds (a file object, a tensor) is fetched here; nothing is decoded here.
+            return self._call(name, (media.resolve(source, options["limits"]), *args), options)
 
         return call
 

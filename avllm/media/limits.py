@@ -12,10 +12,10 @@ class Limits:
     """What one medium may cost. The defaults suit a laptop; a server sets its own.
 
     Args:
-        file_bytes: size of a file on disk; it is read piece by piece.
+        file_bytes: size of a file on disk, or of an array; it is read piece by piece.
         memory_bytes: size of a medium handed over as bytes or a `data:` URL.
         pixels: of one frame or image, as stored (8192 x 8192 by default).
-        frames: sampled from a video, or given as a list, an array, a folder or an animated image.
+        frames: sampled from a video, a list, an array or a folder; held by an animated image.
         seconds: length of a video or a sound.
         video_bytes: of all sampled frames together, as returned.
         audio_bytes: of the decoded waveform, as returned (float32).
@@ -30,8 +30,8 @@ class Limits:
     audio_bytes: int = 1024 * _MIB
 
     def check_file_bytes(self, count: int) -> None:
-        """Raises MediaError when a file is larger than allowed."""
-        self._check("file_bytes", "the file", count, self.file_bytes, "bytes", "cut it")
+        """Raises MediaError when a file or an array is larger than allowed."""
+        self._check("file_bytes", "the medium", count, self.file_bytes, "bytes", "cut it")
 
     def check_memory_bytes(self, count: int) -> None:
         """Raises MediaError when the bytes handed over are more than allowed."""

@@ -1,200 +1,163 @@
-"""Images, animated images, folders of frames, and frames that are in memory already."""
+"""Images and animated images in files: each as its viewers show it."""
 
-import io
-import re
-import struct
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageOps
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, features
 
-from avllm.errors import MediaError, was_raised_in
+from avllm.errors import MediaError
+from avllm.media.animations import Film, read_apng, read_gif
 from avllm.media.clips import Video
 from avllm.media.fit import Fit, Picture, fit_picture
+from avllm.media.heif import read_heif
 from avllm.media.limits import Limits
+from avllm.media.pixels import on_white, oriented, pillow_faults, unpack, upright, upright_size
 from avllm.media.sampling import Sampling
 from avllm.media.source import Source
 
-_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
-# What Pillow's readers raise on damaged files, found by changing bytes of good ones.
-_PILLOW_FAULTS = (
-    *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError),
-    *(struct.error, Image.DecompressionBombError),
-)
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+_SHORTEST_MS, _DEFAULT_MS = 10, 100.0
+_NEW_SUBFILE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706  # tags of TIFF
+
+
+class _PillowFilm:
+    """An animation whose frames Pillow puts together."""
+
+    def __init__(self, image: Image.Image, name: str) -> None:
+        self.image, self.name = image, name
+        self.size = image.height, image.width
+
+    def lengths_ms(self) -> list[float]:
+        """How long each frame is shown; these readers tell it when a frame is loaded, and no sooner."""
+        starts, last = [], 0
+        with pillow_faults(self.name):
+            for number in range(_num_frames(self.image)):
+                self.image.seek(number)
+                self.image.load()
+                starts.append(self.image.info["timestamp"])
+                last = self.image.info["duration"]
+        return np.diff([*starts, starts[-1] + last]).astype(float).tolist()
+
+    def frames(self, wanted: Collection[int]) -> Iterator[np.ndarray]:
+        for number in sorted(set(wanted)):
+            with pillow_faults(self.name):
+                self.image.seek(number)
+                self.image.load()
+                pixels = unpack(self.image)
+            yield pixels
 
 
 def read_picture(source: Source, sampling: Sampling, *, how: Fit, limits: Limits) -> Video:
-    """An image as a video of one frame; an animated one (GIF, WebP, PNG) is sampled by time.
+    """An image as a video of one frame; an animated one (GIF, WebP, PNG, AVIF) is sampled by time.
+
+    Of a photo with further pictures in it (a preview, a gain map, depth) only the one that is meant is read.
 
     Raises:
         MediaError: not an image, damaged, or over a limit (told from its header).
     """
-    file = source.path if source.data is None else io.BytesIO(source.data)
-    with _open_image(file, source.name, limits) as image:
-        num_frames = getattr(image, "n_frames", 1)
-        if num_frames == 1:
-            pixels = _to_rgb(image, how, limits)[None]
-            return Video(frames=pixels, times_s=np.zeros(1), duration_s=0.0, fps=None, has_audio=False, indices=(0,))
-        limits.check_frames(num_frames)
-        return _animation(image, num_frames, sampling, how, limits)
+    if source.format == "HEIF":
+        with source.open() as file:
+            return still(shown(read_heif(file, source.name, limits), 1, how, limits))
+    if source.format == "GIF":
+        film = read_gif(source.read(limits), source.name, limits)
+        return _animation(film, [patch.length_ms for patch in film.patches], 1, sampling, how, limits)
+    with open_pillow(source, limits) as image:
+        with pillow_faults(source.name):
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if image.format == "PNG" and (_num_frames(image) > 1 or getattr(image, "default_image", False)):
+            film = read_apng(source.read(limits), source.name, limits)
+            lengths = [patch.length_ms for patch in film.patches]
+            return _animation(film, lengths, orientation, sampling, how, limits)
+        if image.format in ("WEBP", "AVIF") and _num_frames(image) > 1:
+            limits.check_frames(_num_frames(image))
+            opened = _PillowFilm(image, source.name)
+            return _animation(opened, opened.lengths_ms(), orientation, sampling, how, limits)
+        with pillow_faults(source.name):
+            if image.format == "TIFF":
+                _check_tiff(image, source.name)
+            pixels = oriented(image)
+        return still(shown(pixels, 1, how, limits))
 
 
-def read_folder(
-    source: Source,
-    sampling: Sampling,
-    *,
-    fps: float,
-    how: Fit,
-    limits: Limits,
-) -> Video:
-    """The images of a folder in the natural order of their names (2 before 10), as frames of a video.
-
-    Raises:
-        MediaError: no image in it, one is damaged, or sizes differ and no size was asked for.
-    """
-    if source.path is None:
-        raise MediaError(f"{source.name}: not a folder")
-    files = sorted((p for p in source.path.iterdir() if p.suffix.lower() in _SUFFIXES), key=_natural)
-    if not files:
-        raise MediaError(f"{source.name}: no frames in the folder; expected images ({', '.join(sorted(_SUFFIXES))})")
-
-    def read(path: Path) -> Picture:
-        with _open_image(path, f"{source.name}/{path.name}", limits) as image:
-            return _to_rgb(image, how, limits)
-
-    return _collect(files, read, source.name, sampling, fps, how, limits)
+def shown(pixels: UInt8[np.ndarray, "h w c"], orientation: int, how: Fit, limits: Limits) -> Picture:
+    """Pixels turned, put on white and brought to a size."""
+    picture = on_white(upright(pixels, orientation), drops_transparency=how.drops_transparency)
+    return fit_picture(picture, how, limits)
 
 
-def read_frames(
-    source: Source,
-    sampling: Sampling,
-    *,
-    fps: float,
-    how: Fit,
-    limits: Limits,
-) -> Video:
-    """Frames in memory: an array [t h w 3] (or one [h w 3]), or a list of arrays or Pillow images.
+def still(picture: Picture) -> Video:
+    """A picture as a video that shows nothing else."""
+    return Video(frames=picture[None], times_s=np.zeros(1), duration_s=0.0, fps=None, has_audio=False, indices=(0,))
+
+
+@contextmanager
+def open_pillow(source: Source, limits: Limits) -> Iterator[Image.Image]:
+    """An image file whose header is read and whose size is within the limit.
 
     Raises:
-        MediaError: values or shapes that are not frames.
+        MediaError: not an image of its format.
     """
-    frames: Any = source.frames
-    is_one = isinstance(frames, np.ndarray) and frames.ndim == 3
-    if is_one:
-        frames = frames[None]
-    if frames is None or len(frames) == 0:
-        raise MediaError(f"{source.name}: 0 frames; expected at least one")
-
-    def read(frame: object) -> Picture:
-        image = _as_image(frame, source.name)
-        limits.check_pixels(*image.size)
-        return _to_rgb(image, how, limits)
-
-    if is_one:
-        pixels = read(frames[0])[None]
-        return Video(frames=pixels, times_s=np.zeros(1), duration_s=0.0, fps=None, has_audio=False, indices=(0,))
-    return _collect(frames, read, source.name, sampling, fps, how, limits)
+    if source.format == "AVIF" and not features.check("avif"):
+        raise MediaError(f"{source.name}: AVIF, which this build of Pillow does not read; install a newer one")
+    with warnings.catch_warnings(), source.open() as file:
+        # Pillow warns from half of its own limit on; `limits` decides here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pillow_faults(source.name):
+            image = Image.open(file, formats=(source.format,))
+        with image:
+            limits.check_pixels(*image.size)
+            yield image
 
 
-def _collect(
-    items: Any, read: Callable[[Any], np.ndarray], name: str, sampling: Sampling, fps: float, how: Fit, limits: Limits
-) -> Video:
-    limits.check_frames(sampling.count(len(items), fps))
-    indices = sampling.indices(len(items), fps)
-    first = read(items[indices[0]])
-    limits.check_video_bytes(len(indices), *first.shape[:2], item_bytes=how.item_bytes)
-    frames = np.empty((len(indices), *first.shape), how.dtype)
-    for number, index in enumerate(indices):
-        pixels = first if index == indices[0] else read(items[index])
-        if pixels.shape != first.shape:
-            raise MediaError(
-                f"{name}: frame {index} is {_wxh(pixels)}, the first is {_wxh(first)}; resize them alike or pass size="
-            )
-        frames[number] = pixels
-    return Video(
-        frames=frames,
-        times_s=np.array(indices) / fps,
-        duration_s=len(items) / fps,
-        fps=fps,
-        has_audio=False,
-        indices=indices,
-    )
+def is_photo(image: Image.Image) -> bool:
+    """Whether further pictures in it are no frames: previews of a photo (MPO), pages, other sizes of an icon."""
+    return image.format not in ("GIF", "PNG", "WEBP", "AVIF")
+
+
+def _num_frames(image: Image.Image) -> int:
+    return getattr(image, "n_frames", 1)
 
 
 def _animation(
-    image: Image.Image,
-    num_frames: int,
-    sampling: Sampling,
-    how: Fit,
-    limits: Limits,
+    film: Film | _PillowFilm, lengths_ms: list[float], orientation: int, sampling: Sampling, how: Fit, limits: Limits
 ) -> Video:
-    # Viewers show a frame without a length, or of less than 20 ms, for 0.1 s.
-    lengths = [float(length) if (length := _length_ms(image, i)) >= 20 else 100.0 for i in range(num_frames)]
+    limits.check_frames(len(lengths_ms))
+    if len(lengths_ms) == 1:
+        return still(shown(next(film.frames([0])), orientation, how, limits))
+    # Browsers show a frame of at most 10 ms for 0.1 s, in every format.
+    lengths = [length if length > _SHORTEST_MS else _DEFAULT_MS for length in lengths_ms]
     starts = np.concatenate([[0.0], np.cumsum(lengths)[:-1]]) / 1000
     duration_s = sum(lengths) / 1000
     limits.check_seconds(duration_s)
-    fps = num_frames / duration_s
-    limits.check_frames(sampling.count(num_frames, fps))
-    grid = np.array(sampling.indices(num_frames, fps)) / fps
-    indices = tuple((np.searchsorted(starts, grid + 1e-6, side="right") - 1).tolist())
-    height, width = how.size or (image.height, image.width)
+    fps = len(lengths) / duration_s
+    limits.check_frames(sampling.count(len(lengths), fps))
+    if sampling.kind == "all":
+        ends = np.append(starts[1:], duration_s)
+        within = np.flatnonzero((ends > (sampling.start_s or 0.0)) & (starts < (sampling.end_s or duration_s)))
+        numbers = replace(sampling, start_s=None, end_s=None).indices(len(within), fps)
+        indices = tuple(within[list(numbers)].tolist())
+    else:
+        # On an even grid, from what is on screen at start_s on.
+        grid = np.maximum(np.array(sampling.indices(len(lengths), fps)) / fps, sampling.start_s or 0.0)
+        # Files round times to milliseconds.
+        indices = tuple((np.searchsorted(starts, grid + 2e-3, side="right") - 1).tolist())
+    height, width = how.size or upright_size(film.size, orientation)
     limits.check_video_bytes(len(indices), height, width, how.item_bytes)
     frames = np.empty((len(indices), height, width, 3), how.dtype)
-    for number, index in enumerate(indices):
-        image.seek(index)
-        frames[number] = _to_rgb(image, how, limits)
+    for number, pixels in zip(sorted(set(indices)), film.frames(indices), strict=True):
+        frames[np.equal(indices, number)] = shown(pixels, orientation, how, limits)
     return Video(
         frames=frames, times_s=starts[list(indices)], duration_s=duration_s, fps=fps, has_audio=False, indices=indices
     )
 
 
-def _length_ms(image: Image.Image, index: int) -> float:
-    image.seek(index)
-    return image.info.get("duration", 0)
-
-
-@contextmanager
-def _open_image(file: Path | io.BytesIO | None, name: str, limits: Limits) -> Iterator[Image.Image]:
-    if file is None:
-        raise MediaError(f"{name}: nothing to read")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns from half of its own limit on; `limits` decides here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file, formats=_FORMATS) as image:
-                limits.check_pixels(*image.size)
-                yield image
-    except MediaError:
-        raise
-    except _PILLOW_FAULTS as error:
-        if not was_raised_in(error, "PIL"):
-            raise  # a fault of ours, or of a library that changed, not of the file
-        raise MediaError(f"{name}: not an image that can be read ({error}); expected a whole {_FORMATS}") from error
-
-
-def _as_image(frame: object, name: str) -> Image.Image:
-    if isinstance(frame, Image.Image):
-        return frame
-    if isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8:
-        return Image.fromarray(frame)
-    shape = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-    raise MediaError(f"{name}: a frame is {shape}; expected uint8 [h w 3] (RGB) or a Pillow image")
-
-
-def _to_rgb(image: Image.Image, how: Fit, limits: Limits) -> Picture:
-    """Upright RGB, as `how` wants it."""
-    return fit_picture(np.asarray(ImageOps.exif_transpose(image).convert("RGB")), how, limits)
-
-
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    parts: Iterable[str] = re.split(r"(\d+)", path.name.lower())
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
-
-
-def _wxh(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+def _check_tiff(image: Image.Image, name: str) -> None:
+    """Raises MediaError for files whose first picture is not the one that is meant."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    if _DNG_VERSION in tags or _SUB_IFDS in tags or tags.get(_NEW_SUBFILE, 0) & 1:
+        raise MediaError(f"{name}: a raw photo, of which only a preview could be read; save it as JPEG or PNG")
+    if _num_frames(image) > 1:
+        raise MediaError(f"{name}: a TIFF of {_num_frames(image)} pictures; save the one that is meant, or a folder")

@@ -4,16 +4,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import av
+import numpy as np
 from av import AudioStream, VideoFrame, VideoStream
 
 from avllm.errors import MediaError
 from avllm.media.container import codec_name, duration_seconds, is_cover, open_container, origin_seconds
 from avllm.media.fit import Fit
+from avllm.media.frames import read_folder, read_frames
 from avllm.media.limits import Limits
-from avllm.media.pictures import read_folder, read_picture
+from avllm.media.pictures import read_picture
 from avllm.media.pyav import as_fraction
 from avllm.media.sampling import Sampling
 from avllm.media.source import MediaSource, Source, resolve
+from avllm.media.waveforms import MOST_CHANNELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +60,8 @@ class MediaInfo:
 
     Args:
         name: of the file.
-        format: of the container, or `image`, `folder of frames`.
-        size_bytes: None for a folder.
+        format: of the container, or `image`, `folder of frames`, `frames`, `sound`.
+        size_bytes: None for a folder, and for frames and sounds in memory.
         duration_s: of the longest track; None where the file does not say.
         streams: the tracks.
     """
@@ -109,30 +112,54 @@ def probe(source: MediaSource, *, limits: Limits | None = None) -> MediaInfo:
     what = resolve(source, limits)
     if what.kind == "container":
         return _probe_container(what, limits)
-    if what.kind == "frames":
-        raise MediaError(f"{what.name}: nothing to probe, the frames are in memory; pass a file")
+    channels = _channels(what)
+    if channels:
+        return _probe_sound(what, channels)
     sampling = Sampling(num_frames=1)
-    if what.kind == "folder":
-        video = read_folder(what, sampling, fps=1.0, how=Fit(), limits=limits)
-    else:
+    if what.kind == "picture":
         video = read_picture(what, sampling, how=Fit(), limits=limits)
+    else:
+        read = read_folder if what.kind == "folder" else read_frames
+        video = read(what, sampling, fps=1.0, how=Fit(), limits=limits)
     height, width = video.frames.shape[1:3]
     count = round(video.duration_s * (video.fps or 0)) or 1
     is_moving = what.kind == "picture" and count > 1
     stream = StreamInfo(
         index=0,
         kind="video" if count > 1 else "image",
-        codec="images" if what.kind == "folder" else "image",
+        codec="images" if count > 1 and what.kind != "picture" else "image",
         duration_s=video.duration_s if is_moving else None,
         frames=count,
         fps=video.fps if is_moving else None,
         width=width,
         height=height,
     )
-    name = "folder of frames" if what.kind == "folder" else "image"
+    name = {"folder": "folder of frames", "frames": "frames" if count > 1 else "image"}.get(what.kind, "image")
     return MediaInfo(
         name=what.name, format=name, size_bytes=_size(what), duration_s=stream.duration_s, streams=(stream,)
     )
+
+
+def _channels(source: Source) -> int:
+    """Of a sound in memory; 0 of everything else, also of an array [h w] of more rows than a sound has channels."""
+    if source.audio is not None:
+        return len(source.audio.waveform)
+    channels = min(np.atleast_2d(np.asarray(source.frames)).shape) if source.kind == "samples" else 0
+    return channels if channels <= MOST_CHANNELS else 0
+
+
+def _probe_sound(source: Source, channels: int) -> MediaInfo:
+    """Of samples in memory, which have no rate of their own where they are an array alone."""
+    audio = source.audio
+    stream = StreamInfo(
+        index=0,
+        kind="audio",
+        codec="samples",
+        duration_s=audio.duration_s if audio else None,
+        channels=channels,
+        sample_rate=audio.sample_rate if audio else None,
+    )
+    return MediaInfo(name=source.name, format="sound", size_bytes=None, duration_s=stream.duration_s, streams=(stream,))
 
 
 def _probe_container(source: Source, limits: Limits) -> MediaInfo:

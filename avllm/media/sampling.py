@@ -5,10 +5,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
+from avllm.config import check_choice
 from avllm.errors import ConfigError, MediaError
 
 Kind: TypeAlias = Literal[
@@ -23,6 +24,7 @@ Kind: TypeAlias = Literal[
     "fps_time",
     "all",
 ]
+Keep: TypeAlias = Literal["spread", "first", "refuse"]
 # Kinds that may give fewer than n frames; the others repeat indices or take no n.
 _AT_MOST_N: frozenset[Kind] = frozenset({"uniform", "head_tail"})
 
@@ -63,10 +65,12 @@ class Sampling:
     end_s: float | None = None
     starts_early: bool = False
     max_frames: int | None = None
-    keep: Literal["spread", "first", "refuse"] = "spread"
+    keep: Keep = "spread"
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        check_choice("sampling", self.kind, get_args(Kind))
+        check_choice("keep", self.keep, get_args(Keep))
         if self.num_frames < 1:
             raise ConfigError(f"num_frames: expected at least 1, got {self.num_frames}")
         if self.max_frames is not None and self.max_frames < 1:

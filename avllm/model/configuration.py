@@ -83,6 +83,7 @@ Quirk = Literal[
     "window_starts_early",
     "learned_role_tags",
     "crop_sounds_at_random",
+    "drop_transparency",
 ]
 MEDIA = {"fbank": FbankConfig, "frames": Frames, "segments": SegmentConfig}
 

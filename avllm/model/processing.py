@@ -103,7 +103,7 @@ class AvllmProcessor(ProcessorMixin):
             return read_audio(self.door, self._branch("audio").media, source, options, quirks=quirks)
         settings = self._branch("video").media
         if kind == "image":
-            return read_image(self.door, settings, source, options, branch=branch)
+            return read_image(self.door, settings, source, options, branch=branch, quirks=quirks)
         limit = self._branch(branch).max_frames
         return read_video(self.door, settings, source, options, branch=branch, limit=limit, quirks=quirks)
 
@@ -116,8 +116,7 @@ class AvllmProcessor(ProcessorMixin):
         Raises:
             ConfigError: see `read`.
         """
-        if kind not in OPTIONS:
-            raise ConfigError(f"kind: got {kind!r}, allowed are: {', '.join(OPTIONS)}")
+        yaml_config.check_choice("kind", kind, [*OPTIONS])
         branch = branch or ("audio" if kind == "audio" else "video")
         limit, given = self._branch(branch).max_frames, checked(OPTIONS[kind], options)
         if isinstance(given, VideoOptions):

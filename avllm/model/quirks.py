@@ -12,6 +12,11 @@ One is an argument of `avllm.media.fbank_of`:
 - `crop_sounds_at_random` (VideoLLaMA 2.1-AV): of a sound of more than 30 s a random part of 30 s is heard, another one
   each time (by Python's `random`); ours hears clips spread over all of it.
 
+One is a field of `avllm.media.fit.Fit`:
+
+- `drop_transparency` (all systems): transparent parts of an image show the colours that are stored beneath them, black
+  as a rule (`Image.convert("RGB")`); ours are white, as in viewers.
+
 One is a form of `avllm.model.prompts.videochat`:
 
 - `learned_role_tags` (VideoChat): instructions were learned with the tags `###Human:` and `###Assistant:` around the

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
@@ -33,7 +32,15 @@ class Loaded:
     times_s: tuple[float, ...]
 
 
-def read_image(door: Any, settings: Frames, source: Any, options: Mapping[str, Any], *, branch: str) -> Loaded:
+def read_image(
+    door: Any,
+    settings: Frames,
+    source: Any,
+    options: Mapping[str, Any],
+    *,
+    branch: str,
+    quirks: Collection[str] = (),
+) -> Loaded:
     """An image, as a video that shows it `settings.image_frames` times.
 
     Args:
@@ -42,13 +49,15 @@ def read_image(door: Any, settings: Frames, source: Any, options: Mapping[str, A
         source: whatever `avllm.media.open_image` opens.
         options: see `avllm.model.options.ImageOptions`.
         branch: whose slots it shall fill.
+        quirks: faults of the published code that are wanted back.
 
     Raises:
         MediaError: it cannot be read.
         ConfigError: an option is wrong.
     """
     given = checked(ImageOptions, options)
-    opened = door.open_image(source, **settings.fit_options("image"), **_limits(given))
+    fit = {**settings.fit_options("image"), "drops_transparency": "drop_transparency" in quirks}
+    opened = door.open_image(source, **fit, **_limits(given))
     values = repeat(normalise(opened.frames, settings), "1 c h w -> t c h w", t=settings.image_frames)
     return Loaded(kind="image", branch=branch, values=values, times_s=(0.0,) * settings.image_frames)
 
@@ -84,6 +93,7 @@ def read_video(
         sampling_of(given, settings, limit, quirks),
         source_fps=given.source_fps or settings.source_fps,
         **settings.fit_options("video"),
+        drops_transparency="drop_transparency" in quirks,
         **_limits(given),
     )
     times = tuple(float(time) for time in opened.times_s)
@@ -128,11 +138,12 @@ def _rate_and_kind(door: Any, settings: media.FbankConfig, source: Any, given: M
 
     A short sound keeps its own rate, as `fbank_of` resamples it in the published way.
     """
-    if isinstance(source, media.Audio):
-        return source.sample_rate, False
-    if isinstance(source, np.ndarray | list | tuple):  # samples, or frames, which the door says have no sound
+    what = media.resolve(source, given.get("limits"))
+    if what.kind == "sound" and what.audio is not None:
+        return what.audio.sample_rate, False
+    if what.kind in ("samples", "frames"):  # of no rate, or without sound, which the door says
         return settings.sample_rate, False
-    info = door.probe(source, **{key: value for key, value in given.items() if key == "limits"})
+    info = door.probe(what, **{key: value for key, value in given.items() if key == "limits"})
     tracks = [track for track in info.streams if track.kind == "audio"]
     end_s = min(info.duration_s or float("inf"), given.get("end_s") or float("inf"))
     is_short = end_s - (given.get("start_s") or 0.0) <= settings.seconds

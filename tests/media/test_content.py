@@ -1,7 +1,11 @@
 """Equal contents have equal keys, however they are handed over; anything that changes what is read changes the key."""
 
-import numpy as np
+import io
 
+import numpy as np
+import pytest
+
+from avllm.errors import MediaError
 from avllm.media import content_key
 
 
@@ -25,7 +29,7 @@ def test_the_key_tells_how_it_is_read(tmp_path):
 def test_arrays_of_equal_bytes_and_other_shape_differ():
     frames = np.zeros((2, 4, 4, 3), np.uint8)
     assert content_key(frames, {}) == content_key(frames.copy(), {})
-    assert content_key(frames, {}) != content_key(frames.reshape(4, 2, 4, 3), {})
+    assert content_key(frames, {}) != content_key(frames.reshape(2, 2, 8, 3), {})
     assert content_key([frames[0], frames[1]], {}) == content_key(list(frames), {})
 
 
@@ -36,6 +40,9 @@ def test_a_folder_is_read_again_when_a_file_changes(tmp_path):
     assert content_key(tmp_path, {}) != key
 
 
-def test_what_cannot_be_a_path_is_no_fault():
-    assert content_key("x" * 10_000, {}) != content_key("data:video/mp4;base64,AAAA", {})
-    assert content_key("nul\0", {})
+def test_a_text_that_names_no_file_is_no_fault():
+    texts = ("x" * 10_000, "nul\0", "data:video/mp4", "absent.mp4", "https://example.org/a.mp4")
+    assert len({content_key(text, {}) for text in texts}) == len(texts)
+    assert content_key("data:video/mp4;base64,eA==", {}) == content_key(b"x", {})
+    with pytest.raises(MediaError, match="gives text"):
+        content_key(io.StringIO("x"), {})

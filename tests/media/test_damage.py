@@ -19,15 +19,21 @@ def good(tmp_path_factory):
     files = {name: clip(folder / name, 12).read_bytes() for name in ("a.mp4", "a.webm")}
     files |= {name: write_audio(folder / name, tone(0.3), 16000).read_bytes() for name in ("a.wav", "a.flac", "a.ogg")}
     images = [Image.fromarray(frame) for frame in numbered(3)]
-    for kind in ("PNG", "GIF", "JPEG", "WEBP"):
+    for kind in ("PNG", "GIF", "JPEG", "WEBP", "AVIF", "TIFF"):
         buffer = io.BytesIO()
-        several = {"save_all": True, "append_images": images[1:]} if kind in ("GIF", "WEBP") else {}
+        several = {"save_all": True, "append_images": images[1:]} if kind in ("GIF", "WEBP", "AVIF") else {}
         images[0].save(buffer, kind, **several)
         files[kind] = buffer.getvalue()
+    buffer = io.BytesIO()
+    images[0].save(buffer, "PNG", save_all=True, append_images=images[1:])
+    files["APNG"] = buffer.getvalue()
     return files
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.wav", "a.flac", "a.ogg", "PNG", "GIF", "JPEG", "WEBP"])
+@pytest.mark.parametrize(
+    "name", ["a.mp4", "a.webm", "a.wav", "a.flac", "a.ogg", "PNG", "APNG", "GIF", "JPEG", "WEBP", "AVIF", "TIFF"]
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_changed_bytes(good, name):
     rng = np.random.default_rng(0)
     for number in range(12):

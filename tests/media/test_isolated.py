@@ -51,14 +51,14 @@ def test_errors_keep_their_type_and_text(isolated, clip, tmp_path):
 
 def test_a_crash_is_an_error_and_the_next_file_is_read(isolated, clip):
     with pytest.raises(MediaError, match="made the decoder fail"):
-        isolated.open_video(OnArrival(os.abort))
+        isolated.open_video(clip, OnArrival(os.abort))
 
     assert len(isolated.open_video(clip)) == 8
 
 
 def test_more_memory_than_allowed_is_an_error(isolated, clip):
     with pytest.raises(MediaError):
-        isolated.open_video(OnArrival(bytearray, 16 * 2**30))
+        isolated.open_video(clip, OnArrival(bytearray, 16 * 2**30))
 
     assert len(isolated.open_video(clip)) == 8
 
@@ -68,7 +68,7 @@ def test_a_hang_ends_at_the_clock(clip):
         isolated.probe(clip)  # started
         isolated.seconds = 0.3
         with pytest.raises(MediaError, match=r"took more than 0\.3 s and was stopped"):
-            isolated.open_video(OnArrival(time.sleep, 60))
+            isolated.open_video(clip, OnArrival(time.sleep, 60))
         isolated.seconds = 20.0
         assert len(isolated.open_video(clip)) == 8
 

@@ -66,5 +66,17 @@ def test_faults(tmp_path):
     (tmp_path / "text.mp4").write_text("text\n" * 100)
     with pytest.raises(MediaError, match=r"text\.mp4"):
         probe(tmp_path / "text.mp4")
-    with pytest.raises(MediaError, match="in memory"):
-        probe(np.zeros((1, 4, 4, 3), np.uint8))
+
+
+def test_media_in_memory():
+    frames = probe(np.zeros((3, 4, 6, 3), np.uint8))
+    assert (frames.format, frames.size_bytes, frames.streams[0].frames, frames.streams[0].width) == (
+        "frames",
+        None,
+        3,
+        6,
+    )
+    sound = probe((16000, np.zeros((8000, 2), np.float32)))
+    assert (sound.duration_s, sound.streams[0].channels, sound.streams[0].sample_rate) == (0.5, 2, 16000)
+    assert probe(np.zeros(8000, np.float32)).streams[0].kind == "audio"
+    assert probe(np.zeros((480, 640), np.uint8)).streams[0].kind == "image"

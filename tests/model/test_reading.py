@@ -104,3 +104,14 @@ def test_limits_reach_the_door():
 def test_a_wrong_word_in_the_yaml_is_named():
     with pytest.raises(ConfigError, match="resample"):
         parse(Frames, {"resample": "nearest"}, "media")
+
+
+def test_published_code_drops_transparency():
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    settings = Frames(size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    assert read_image(media, settings, clear, {}, branch="video").values.min() == 1
+    published = read_image(media, settings, clear, {}, branch="video", quirks=("drop_transparency",))
+    assert published.values.max() == 0
+    video = read_video(media, settings, [clear] * 2, {}, branch="video", quirks=("drop_transparency",))
+    assert video.values.max() == 0

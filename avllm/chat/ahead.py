@@ -7,7 +7,7 @@ from typing import Any
 from avllm.chat.assistant import Assistant, Request
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
-from avllm.errors import AvllmError
+from avllm.errors import AvllmError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -37,5 +37,4 @@ def named_fault(error: Exception) -> AvllmError:
     if isinstance(error, AvllmError):
         return error
     logger.debug("an unexpected exception", exc_info=error)
-    text = " ".join(str(error).split())
-    return AvllmError(f"{type(error).__name__}: {text or 'no message'} (unexpected; --verbose shows where)")
+    return AvllmError(in_one_line(error))

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from avllm.errors import ConfigError, DataError, NoAudioStream
+from avllm.config import check_choice
+from avllm.errors import DataError, NoAudioStream
 from avllm.model.messages import Given, content_of, places_of
 from avllm.model.options import SHARED, for_kind, named, require_use
 from avllm.model.prompts import Kind, Medium, Turn
@@ -98,8 +99,7 @@ class Asked:
 
 def audio_mode_of(value: Any) -> AudioMode:
     """Raises ConfigError when it is none of the modes."""
-    if value not in get_args(AudioMode):
-        raise ConfigError(f"audio_mode: got {value!r}, allowed are: {', '.join(get_args(AudioMode))}")
+    check_choice("audio_mode", value, get_args(AudioMode))
     return value
 
 

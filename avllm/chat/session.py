@@ -16,7 +16,8 @@ from avllm.chat.generate_options import settled
 from avllm.chat.generation import StopOnText, TextStreamer
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
-from avllm.errors import ConfigError, DataError
+from avllm.config import check_choice
+from avllm.errors import DataError
 from avllm.model import Turn
 from avllm.model.cache import growing_cache
 
@@ -55,8 +56,7 @@ class Session:
     """
 
     def __init__(self, assistant: Assistant, *, system: str | None = None, overflow: Overflow = "error") -> None:
-        if overflow not in get_args(Overflow):
-            raise ConfigError(f"overflow: got {overflow!r}, allowed are: {', '.join(get_args(Overflow))}")
+        check_choice("overflow", overflow, get_args(Overflow))
         if system is not None:
             require_text(system, "system")
         self.assistant, self.system, self.overflow = assistant, system, overflow

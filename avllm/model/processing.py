@@ -116,8 +116,7 @@ class AvllmProcessor(ProcessorMixin):
         Raises:
             ConfigError: see `read`.
         """
-        if kind not in OPTIONS:
-            raise ConfigError(f"kind: got {kind!r}, allowed are: {', '.join(OPTIONS)}")
+        yaml_config.check_choice("kind", kind, [*OPTIONS])
         branch = branch or ("audio" if kind == "audio" else "video")
         limit, given = self._branch(branch).max_frames, checked(OPTIONS[kind], options)
         if isinstance(given, VideoOptions):

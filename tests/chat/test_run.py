@@ -206,8 +206,8 @@ def test_values_are_read_as_tables_write_them(assistant, tmp_path, given, frames
         ('"start_s": 3, "end_s": 2', "expected seconds with 0 <= start_s < end_s"),
         ('"start": 1, "start_s": 1', "start, start_s: mean the same"),
         ('"start": "0:01"', "start_s: expected a float"),
-        ('"audio_mode": "none"', "audio_mode: got 'none', allowed are: auto, require, off"),
-        ('"audio_mode": false', "audio_mode: got False, allowed are"),
+        ('"audio_mode": "none"', "audio_mode: 'none' is unknown; known are: auto, require, off"),
+        ('"audio_mode": false', "audio_mode: False is unknown; known are"),
         ('"system": 5', "system: expected a text, got 5"),
         ('"max_new_tokens": 0', "max_new_tokens: expected a number from 1 on, got 0"),
         ('"max_new_tokens": "9"', "max_new_tokens: expected an int"),
@@ -278,11 +278,8 @@ def test_a_fault_of_code_is_a_row_that_names_it(assistant, questions, tmp_path, 
     monkeypatch.setattr(assistant.processor, "read", read_medium)
     monkeypatch.setattr(assistant.model, "branch_tokens", encode)
     run(questions, tmp_path / "out", assistant=assistant, **OPTIONS)
-    errors = {row["id"]: row["error"] for row in read(tmp_path / "out") if "error" in row}
-    assert errors == {
-        "two": "ZeroDivisionError: no message (unexpected; --verbose shows where)",
-        4: "KeyError: 'no such thing' (unexpected; --verbose shows where)",
-    }
+    errors = {row["id"]: row["error"].split(" (Python ")[0] for row in read(tmp_path / "out") if "error" in row}
+    assert errors == {"two": "ZeroDivisionError", 4: "KeyError: 'no such thing'"}
 
 
 def test_one_question_that_fails_takes_no_other_with_it(assistant, questions, tmp_path, monkeypatch):

@@ -201,9 +201,9 @@ def test_a_part_of_a_clip_is_cut_for_picture_and_sound(assistant, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "error", "fault"),
     [
-        ({"audio_mode": "none"}, ConfigError, "audio_mode: got 'none', allowed are: auto, require, off"),
-        ({"audio_mode": False}, ConfigError, "audio_mode: got False"),
-        ({"audio_mode": "required"}, ConfigError, "audio_mode: got 'required'"),
+        ({"audio_mode": "none"}, ConfigError, "audio_mode: 'none' is unknown; known are: auto, require, off"),
+        ({"audio_mode": False}, ConfigError, "audio_mode: False is unknown"),
+        ({"audio_mode": "required"}, ConfigError, "audio_mode: 'required' is unknown; did you mean 'require'"),
         ({"video": None, "image": "picture", "audio_mode": "require"}, NoAudioStream, "an image has none"),
         ({"num_frames": 9}, ConfigError, "9 frames are more than the 8"),
         ({"num_frames": 0}, ConfigError, "num_frames: expected a number above 0"),
@@ -226,7 +226,7 @@ def test_a_question_is_a_text_or_parts(assistant, question):
 
 
 def test_settings_of_a_conversation_are_checked(assistant):
-    with pytest.raises(ConfigError, match="overflow: got 'drop', allowed are: error, drop_oldest_turn"):
+    with pytest.raises(ConfigError, match="overflow: 'drop' is unknown; known are: error, drop_oldest_turn"):
         assistant.chat(overflow="drop")
     with pytest.raises(DataError, match="system: expected a text, got 5"):
         assistant.chat(system=5)

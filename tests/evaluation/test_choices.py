@@ -206,7 +206,9 @@ OF_OPTIONS = (
     (('café', 'bar'), (
         ("Café", 0),
     )),
-    (("He opens the door and leaves.", "He closes the window.", "He sits down on the chair.", "He does not do anything."), (
+    ((
+        "He opens the door and leaves.", "He closes the window.", "He sits down on the chair.", "He does not do anything.",
+    ), (
         ("He opens the door and leaves.", 0), ("B. He closes the window.", 1),
         ("After entering, the man sits down on the chair.", None), ("He sits down on the chair", 2),
         ("The man closes the window, so the answer is B.", 1), ("D: He does not do anything.", 3),

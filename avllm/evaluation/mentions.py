@@ -89,7 +89,7 @@ class Answer:
             if one is None:
                 continue
             last = found[-1] if found else None
-            if last is not None and last.by_letter == one.by_letter and self._joined(last.end, index):
+            if last is not None and last.by_letter == one.by_letter and self._joined(last, index):
                 found[-1] = Mention(
                     options=last.options | one.options, by_letter=one.by_letter, start=last.start, end=one.end
                 )
@@ -138,6 +138,8 @@ class Answer:
         after = index + 1
         while self.word(after) in SKIPPED or re.fullmatch(r"[a-z]{3,}ly", self.word(after)):
             after += 1
+        if after > index + 1 and self.is_mark(after):  # "A then."
+            return True
         if self.word(after) in MAY:
             return self.word(after + 1) in {"be", "not", "also", "never", "only"}
         # Before a vowel the article would be "an"; in Chinese there is none.
@@ -169,13 +171,15 @@ class Answer:
         """Whether nothing stands before a token in its line."""
         return index <= 0 or self.word(index - 1) == "\n"
 
-    def _joined(self, start: int, end: int) -> bool:
+    def _joined(self, last: Mention, index: int) -> bool:
         """Whether the tokens between two mentions make them one list."""
-        between = [token.text for token in self.tokens[start:end] if token.text not in CALLED | {"both", "the"}]
+        between = [token.text for token in self.tokens[last.end : index] if token.text not in CALLED | {"both", "the"}]
         if not between or not set(between) <= {",", "and", "or", "nor", "/", "&", "+", "only"}:
             return False
-        # Commas alone join only where the list goes on to its "and": "A, B and C".
-        return between != [","] or self._list_goes_on(end)
+        # Commas alone join only where the list goes on to its "and", or began as one: "A, B and C", "none of A, B".
+        has_ended = any(self.word(place) in {"and", "or", "nor", "&"} for place in range(last.start, last.end))
+        begins = self.word(last.start - 1) in {"of", "both", "either", "neither"} and not has_ended
+        return between != [","] or begins or self._list_goes_on(index)
 
     def _list_goes_on(self, index: int) -> bool:
         after = index + 1

@@ -20,7 +20,7 @@ CALLED = _words("option options choice choices letter answer statement")
 NEVER_AFTER_ARTICLE = IS | (HELPS - MAY) | _words(
     "and or nor but because since as so where which that who if than though although however therefore due based for "
     "in on at of with by from to into over rather not the this these those it they he she we you his her their its "
-    "there here alone too also matched fit showed described i"
+    "there here alone too also matched fit showed described happened occurred appeared seemed came i"
 )  # fmt: skip
 NOUNS_IN_S = _words("sports series species canvas gas news clothes goods christmas atlas lens jeans glasses arms")
 # "Vitamin C", "Team B", "C major": not the letter of an option.

@@ -29,7 +29,8 @@ _CHINESE = {
     "选手": " player ", "应选": " choose ", "选择": " choose ", "选": " choose ", "是否": " whether ", "是": " is ",
     "为什么": " why ", "为了": " for ", "因为": " because ", "由于": " because ", "因此": " so ", "所以": " so ",
     "综上": " so ", "故": " so ", "但是": " but ", "但": " but ", "而是": " but ", "如果": " if ", "为": " is ",
-    "应该": " should ", "认为": " think ", "觉得": " think ", "还是": " or ", "或": " or ", "和": " and ",
+    "应该": " should ", "认为": " think ", "觉得": " think ", "还是": " or ", "或者": " or ", "或": " or ",
+    "以及": " and ", "和": " and ",
     "与": " and ", "最": " most ", "项": " ", "都": " ", "均": " ", "的": " ",
 }  # fmt: skip
 _CHINESE_WORD = re.compile("|".join(sorted(_CHINESE, key=len, reverse=True)))

@@ -22,8 +22,8 @@ _DENIES = {"not", "cannot", "never", "neither", "nor", "none", "nobody", "nothin
 _AUXILIARY = r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would)"
 # A subject and an auxiliary verb alone affirm what was asked: "He is.", "Yes" in other words.
 _AFFIRMS = re.compile(
-    rf"(?:\b(?:he|she|it|they|we|you|i|there|that|this|the \w+) (?:\w+ly )?{_AUXILIARY}|\b(?:think|believe|guess) so"
-    r"|\b(?:undoubtedly|indeed|absolutely|certainly|definitely))\s*$"
+    rf"(?:\b(?:he|she|it|they|we|you|i|there|that|this|the \w+) (?:\w+ly )?{_AUXILIARY}"
+    r"|\b(?:think|believe|guess|seems?|appears?) so|\b(?:undoubtedly|indeed|absolutely|certainly|definitely))\s*$"
 )
 _REWRITTEN = (
     # Quotes; Chinese, the longer before what stands within it.

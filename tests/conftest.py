@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -10,6 +11,9 @@ import tests.checked  # noqa: F401  (the hook names it by its path)
 
 # What is imported stays: looking it through for cycles again and again is a quarter of the time of every import.
 gc.disable()
+# Processes that the tests start import this tree, and see tests/startup/sitecustomize.py.
+_ON_PATH = (str(Path(__file__).parent / "startup"), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _ON_PATH))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 _LAYERS = ["avllm.encoders", "avllm.connectors", "avllm.model", "avllm.media"]

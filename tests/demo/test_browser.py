@@ -281,14 +281,12 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]+", text.lower())) - {"a", "the", "with", "of", "then", "and"}
 
 
-def test_demo_py_removes_its_files_when_it_ends(tmp_path):
-    command = python("demo.py", "--port", "PORT", "--options", "page.examples=null")
-    with serving(command, tmp_path) as server:
-        httpx.post(f"{server.url}gradio_api/upload", files={"files": ("x.mp4", b"x")})
-        assert server.files()
-        server.stop()
+def test_demo_py_removes_its_files_when_it_ends(demo):  # the last one with this server
+    httpx.post(f"{demo.url}gradio_api/upload", files={"files": ("x.mp4", b"x")})
+    assert demo.files()
+    demo.stop()
 
-    assert list(tmp_path.glob("avllm-demo-*")) == []
+    assert list(demo.temp.glob("avllm-demo-*")) == []
 
 
 def test_truth_of_the_shipped_examples_is_json():

@@ -11,7 +11,6 @@ from avllm.data.feature_shards import SHARDS
 from avllm.media import write_video
 from tests.training.media_system import save_media_system
 
-ROOT = Path(__file__).parents[2]
 PARTS = ("query_tokens", "frame_embedding", "qformer", "projection")
 
 

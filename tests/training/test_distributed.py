@@ -37,7 +37,7 @@ def _command(*stages, resume=False):
 
 def _environment(pause=0.0):
     settings = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TINY_PAUSE": str(pause)}
-    return {**os.environ, **settings, "PYTHONPATH": str(PROGRAM.parents[2])}
+    return {**os.environ, **settings}
 
 
 def _run(*stages, resume=False):

@@ -12,7 +12,7 @@ from avllm.data.feature_shards import ShardIndex
 from avllm.training import feature_ray
 from avllm.training.features import Job
 from avllm.training.stage import read_stage
-from tests.training.many_clips import ROOT, wait_for_shards, write_stage
+from tests.training.many_clips import wait_for_shards, write_stage
 
 pytest.importorskip("ray", reason="Ray is not installed here: pip install 'avllm[ray]' to run this test")
 
@@ -23,7 +23,7 @@ def test_a_killed_actor_loses_no_finished_shard(tmp_path):
     total, out = 160, tmp_path / "store"
     path = write_stage(tmp_path, total)
     command = [sys.executable, "-m", "avllm", "features", str(path), "--out", str(out), "--engine", "ray"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(
             [*command, "--workers", "2", "--shard-size", "2"], env=environment, stderr=log, stdout=log

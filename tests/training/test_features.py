@@ -22,7 +22,7 @@ from avllm.training.features import frozen_end
 from avllm.training.progress import read_log
 from avllm.training.stage import read_stage
 from avllm.training.start import open_branches
-from tests.training.many_clips import PARTS, ROOT, wait_for_shards, write_stage
+from tests.training.many_clips import PARTS, wait_for_shards, write_stage
 from tests.training.media_system import save_media_system, write_layouts
 
 
@@ -188,7 +188,7 @@ def test_branches_open_alone_as_in_the_whole_model(base, stage):
 
 def _features(path, out, *args):
     command = [sys.executable, "-m", "avllm", "features", str(path), "--out", str(out), "--dtype", "fp32", *args]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 

@@ -17,7 +17,7 @@ PROGRAM = Path(__file__).with_name("tiny_system.py")
 
 
 def _start(stage, *options, pause=0.0):
-    environment = {**os.environ, "TINY_PAUSE": str(pause), "PYTHONPATH": str(PROGRAM.parents[2])}
+    environment = {**os.environ, "TINY_PAUSE": str(pause)}
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), str(stage), *options], env=environment, stderr=subprocess.PIPE, text=True
     )

@@ -48,9 +48,7 @@ class Damage:
     first: av.FFmpegError | None = None
 
     def add(self, error: av.FFmpegError) -> None:
-        """Raises the error where it is no damage: memory has run out."""
-        if isinstance(error, MemoryError):
-            raise error
+        """Counts a fault."""
         self.count += 1
         self.first = self.first or error
 
@@ -196,6 +194,8 @@ def decoded(packet: Packet, damage: Damage) -> list:
     try:
         frames = packet.decode()
     except av.FFmpegError as error:
+        if isinstance(error, MemoryError):  # No fault of the file.
+            raise
         damage.add(error)
         return []
     damage.count += packet.is_corrupt  # Its container knows that a piece is missing; the decoder got along.

@@ -10,7 +10,7 @@ from avllm.chat.generate_options import settled
 from avllm.chat.reply import Reply
 from avllm.chat.threads import choose_threads
 from avllm.errors import MediaError
-from avllm.media import probe
+from avllm.media import probe, resolve
 from avllm.model.options import SHARED, VideoOptions, checked, named
 
 
@@ -38,7 +38,8 @@ def ask(
         CheckpointError: the model cannot be loaded.
     """
     reading, writing = told_apart(options)
-    given: dict[str, Any] = {kind_of(media): media, "audio_mode": audio_mode_of(audio), **reading}
+    medium = resolve(media)
+    given: dict[str, Any] = {kind_of(medium): medium, "audio_mode": audio_mode_of(audio), **reading}
     for question in questions:  # what is wrong without a model is told before one is loaded
         Asked.checked(question, **given)
     assistant = load(model)

@@ -11,7 +11,7 @@ import torch
 from avllm.chat.asked import Asked, AudioMode, Look
 from avllm.chat.store import MediaStore, Perceived
 from avllm.errors import ConfigError, MediaError, NoAudioStream
-from avllm.media import content_key
+from avllm.media import content_key, resolve
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 from avllm.model.options import VideoOptions, checked, for_kind, named, sampling_of
 from avllm.model.prompts import Kind, Medium
@@ -95,7 +95,7 @@ class Perceiver:
         """The media of a question; see `perceive_all`."""
         self.check(asked)
         result: list[Perceived] = []
-        for number, look in enumerate(asked.looks):
+        for number, look in enumerate(map(_resolved, asked.looks)):
             shown = [
                 self.perceive(look.sources[kind], kind, **for_kind(kind, look.options))
                 for kind in SEEN
@@ -161,3 +161,15 @@ class Perceiver:
                 raise
             logger.info("no audio track; answering from the picture alone")
             return []
+
+
+def _resolved(look: Look) -> Look:
+    """The same media, each told apart and hashed once, though a video is a source of its sound as well."""
+    return replace(look, sources={kind: _resolve(source, look.options) for kind, source in look.sources.items()})
+
+
+def _resolve(source: Any, options: Mapping[str, Any]) -> Any:
+    try:
+        return resolve(source, options.get("limits"))
+    except MediaError:
+        return source  # what is wrong with it, the door says

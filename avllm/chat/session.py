@@ -18,6 +18,7 @@ from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.config import check_choice
 from avllm.errors import DataError
+from avllm.media import Source
 from avllm.model import Turn
 from avllm.model.cache import growing_cache
 
@@ -315,6 +316,8 @@ def _turns(
 
 def _named(value: Any) -> Any:
     """A source of media as text."""
+    if isinstance(value, Source) and value.path is not None:
+        return str(value.path)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, list | tuple):

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from av import AudioStream, VideoStream
@@ -123,14 +124,25 @@ class MediaInfo:
         return "\n".join([f"{self.name}: {self.format}{length}{size}", *(line.rstrip() for line in lines)])
 
 
+# What was found out about each source that is still in use, under which limits.
+_PROBED: WeakKeyDictionary[Source, dict[Limits, MediaInfo]] = WeakKeyDictionary()
+
+
 def probe(source: MediaSource, *, limits: Limits | None = None) -> MediaInfo:
-    """Reads what a file holds.
+    """Reads what a file holds; of a `Source` once, however often it is asked.
 
     Raises:
         MediaError: no media file, damaged, or over a limit of bytes or pixels.
     """
     limits = limits or Limits()
     what = resolve(source, limits)
+    known = _PROBED.setdefault(what, {})
+    if limits not in known:
+        known[limits] = _probe(what, limits)
+    return known[limits]
+
+
+def _probe(what: Source, limits: Limits) -> MediaInfo:
     if what.kind == "container":
         return _probe_container(what, limits)
     channels = _channels(what)

@@ -4,6 +4,7 @@ AVLLM_WIDE=1 runs every codec in every container with every kind of group.
 """
 
 import os
+import sys
 from fractions import Fraction
 
 import av
@@ -12,6 +13,7 @@ import pytest
 
 from avllm.errors import MediaError
 from avllm.media import Sampling, open_audio, open_video, probe
+from avllm.media.reader import WalkedReader
 from tests.media.make import clip, coded, joined, number_of, numbers, played, remux
 
 WIDE = bool(os.environ.get("AVLLM_WIDE"))
@@ -327,10 +329,9 @@ def test_one_opening_a_medium(tmp_path, monkeypatch, suffix):
 
 def test_only_groups_with_a_wanted_frame_are_decoded(tmp_path, monkeypatch):
     path = made(tmp_path / "a.ts", "libx264", "plain", count=240, sound=None)
-    import avllm.media.frames
-
-    packets, real = [], avllm.media.frames.decoded
-    monkeypatch.setattr(avllm.media.frames, "decoded", lambda *args: packets.append(1) or real(*args))
+    module = sys.modules[WalkedReader.__module__]
+    packets, real = [], module.decoded
+    monkeypatch.setattr(module, "decoded", lambda *args: packets.append(1) or real(*args))
     video = open_video(path, Sampling(num_frames=3, start_s=4.0))
 
     assert number_of(video.frames[0]) == 100

@@ -118,6 +118,7 @@ def test_a_package_that_is_there_and_broken_is_no_missing_one():
         (("demo",), "gradio", "demo"),
         (("data", "check", "none.jsonl", "--histogram", "x.png"), "matplotlib", "train"),
         (("eval", "mmbench", "data.folder=none", "out=ev"), "openpyxl", "eval"),
+        (("eval", "nano", "judge.url=http://127.0.0.1:1/v1", "judge.model=m", "out=ev"), "httpx", "eval"),
         (("merge", "adapter", "--out", "merged"), "peft", "train"),
         (("ask", str(EXAMPLE), "What?", "--model", "adapter"), "peft", "train"),
         (("features", "nano/own", "--out", "store", "--engine", "ray"), "ray", "ray"),

@@ -105,11 +105,13 @@ def evaluate(
 
     Raises:
         DataError: the annotations are wrong, or the folder holds another run.
-        MissingPackage: that the submission needs.
+        MissingPackage: that the submission or the judge needs.
         CheckpointError: there is no such model.
     """
     if benchmark.submission == "mmbench":
         require("eval", "openpyxl", purpose="submission: mmbench")
+    if benchmark.judge.url:
+        require("eval", "httpx", purpose="judge.url")
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     log = Log(benchmark.out, rank=rank, num_processes=num_processes)
     work = plan(benchmark, resume=resume or num_processes > 1)

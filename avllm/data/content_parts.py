@@ -6,8 +6,8 @@ from typing import Any
 
 from avllm.data.annotations import entries, show, text
 from avllm.data.keys import present, unused
+from avllm.data.medium_options import FRAME_KEYS, SPANS, frame_options, span
 from avllm.data.records import Kind
-from avllm.data.spans import SPANS, span
 from avllm.errors import DataError
 
 KINDS: tuple[Kind, ...] = ("video", "image", "audio")  # with several kinds, videos stand first, as published
@@ -60,12 +60,15 @@ def _part(item: Any, where: str, ignore: Collection[str]) -> str | MediumPart:
     sources = [key for key in (kind, f"{kind}_url", *SOURCES) if key in part]
     if len(sources) > 1:
         raise DataError(f"{where}: has both {sources[0]} and {sources[1]}; expected one of them")
-    unused(part, ("type", *sources, *(SPANS if kind != "image" else ())), where)
+    options: dict[str, Any] = {} if kind == "image" else span(part, where)
+    options |= frame_options(part, where) if kind == "video" else {}
+    own = () if kind == "image" else SPANS if kind == "audio" else (*SPANS, *FRAME_KEYS)
+    unused(part, ("type", *sources, *own), where)
     source = part[sources[0]] if sources else None
     if sources == [f"{kind}_url"] and isinstance(source, Mapping):
         unused(present(source, where, ignore), ("url",), f"{where}.{sources[0]}")
         source = text(source, "url", f"{where}.{sources[0]}")
-    return MediumPart(kind=kind, source=source, options=span(part, where) if kind != "image" else {})
+    return MediumPart(kind=kind, source=source, options=options)
 
 
 def _sound(part: Mapping[str, Any], where: str) -> str:

@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 from avllm.data.annotated import Annotated
 from avllm.data.annotations import mapping, show
 from avllm.data.content_parts import KINDS, MediumPart
-from avllm.data.entry_media import Reading, kinds_of, read_media, whole_number
+from avllm.data.entry_media import Reading, kinds_of, read_media
 from avllm.data.keys import present, unused
 from avllm.data.layouts import Talk, read_talk
+from avllm.data.medium_options import FRAME_KEYS, frame_options
 from avllm.data.places import TAG, kind_of, take_tags, words_like_tags
 from avllm.data.records import Kind, Medium, Record, Turn
 from avllm.errors import DataError
@@ -122,7 +123,8 @@ def read_record(entry: Any, where: str, config: Conversations.Config | Reading) 
         asked = [TAG.sub(_as_video, content) if isinstance(content, str) else content for content in asked]
         remarks.append("<image> is read as the place of a video")
     questions = [_question(content, () if has_parts else kinds) for content in asked]
-    reading, options, used = _of_run(kept, talk, where, reading)
+    has_video = "video" in kinds or any(kind == "video" for question in questions for kind, _ in question.media)
+    reading, options, used = _of_run(kept, talk, where, reading, has_video=has_video)
     media, keys = read_media(kept, where, reading, _num_places(questions, "video"), options)
     left = tuple(unused(kept, {*talk.used, *keys, *used}, where, has_media=has_parts or bool(kinds)))
     remarks += [f"{word} is read as words" for one in questions for word in words_like_tags(one.text)]
@@ -176,23 +178,21 @@ def _num_places(questions: Sequence[_Question], kind: Kind) -> int:
 
 
 def _of_run(
-    entry: Mapping[str, Any], talk: Talk, where: str, reading: Reading
+    entry: Mapping[str, Any], talk: Talk, where: str, reading: Reading, *, has_video: bool
 ) -> tuple[Reading, dict[str, Any], tuple[str, ...]]:
     """What a question of `avllm run` says of its media: how they are read, options of the videos, and the keys."""
     if "question" not in talk.used:
         return reading, {}, ()
-    options: dict[str, Any] = {}
-    for key in ("num_frames", "audio_mode"):
-        if key in entry and "video" not in kinds_of(entry):
+    keys = (*FRAME_KEYS, "audio_mode")
+    for key in keys:
+        if key in entry and not has_video:
             raise DataError(f"{where}.{key}: the entry has no video that it could be of")
-    if "num_frames" in entry:
-        options["num_frames"] = whole_number(entry["num_frames"], f"{where}.num_frames")
     mode = entry.get("audio_mode")
     if mode is not None:
         if mode not in SOUNDS:
             raise DataError(f"{where}.audio_mode: expected {', '.join(SOUNDS)}; got {show(mode)}")
         reading = replace(reading, sound=SOUNDS[mode])
-    return reading, options, ("num_frames", "audio_mode")
+    return reading, frame_options(entry, where), keys
 
 
 def _seated(
@@ -222,7 +222,8 @@ def _seated(
         own = []
         for kind, part in question.media:
             if part is not None and part.source is not None:
-                own.append(reading.medium(kind, part.source, {**options, **part.options}, where))
+                given = {**options, **part.options} if kind == "video" else part.options
+                own.append(reading.medium(kind, part.source, given, where))
             else:
                 medium = next(left[kind])
                 own.append(medium if part is None else replace(medium, options={**medium.options, **part.options}))

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from avllm.data.annotations import as_text, show
+from avllm.data.annotations import show
 from avllm.data.content_parts import KINDS
+from avllm.data.medium_options import SPANS, spans
 from avllm.data.records import Kind, Medium, media_path
-from avllm.data.spans import SPANS, spans
 from avllm.errors import DataError
 
 KEYS: Mapping[Kind, tuple[str, ...]] = {
@@ -18,7 +18,6 @@ KEYS: Mapping[Kind, tuple[str, ...]] = {
     for kind in KINDS
 }
 FRAMES = "frames"
-MOST_FRAMES = 1e6
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".avif")
 
 
@@ -54,7 +53,9 @@ class Reading:
             source: Any = [self._source(kind, item, f"{where}[{index}]") for index, item in enumerate(name)]
         else:
             source = self._source(kind, name, where)
-        chosen = {"sampling": self.sampling, "num_frames": self.num_frames} if kind == "video" else {}
+        chosen: dict[str, Any] = {}
+        if kind == "video" and "fps" not in options:  # which says how many by itself
+            chosen = {"sampling": self.sampling, "num_frames": self.num_frames}
         crop = None if kind == "audio" else self.crop
         return Medium(kind=kind, source=source, options={**chosen, **options}, crop=crop)
 
@@ -126,22 +127,6 @@ def read_media(
     for kind in ("video", "audio"):
         media[kind] = [medium for medium in timed if medium.kind == kind]
     return media, [*used, *SPANS]
-
-
-def whole_number(value: Any, where: str) -> int:
-    """A number of frames; 8.0 and "8" are 8, as tables write them.
-
-    Raises:
-        DataError: it is none above 0.
-    """
-    said = as_text(value)
-    try:
-        number = float(said) if said is not None else 0.0
-    except ValueError:
-        number = 0.0
-    if not (1 <= number < MOST_FRAMES and number == int(number)):
-        raise DataError(f"{where}: expected a whole number above 0, got {show(value)}")
-    return int(number)
 
 
 def _keys(kind: Kind) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class Reading:
     def options(self, medium: Medium) -> dict[str, Any]:
         """Options of `AvllmProcessor.read`, with the system's own where the medium says nothing."""
         given = {name: value for name, value in medium.options.items() if value is not None}
-        if medium.kind != "video":
+        if medium.kind != "video" or "fps" in given:  # a rate says how many by itself
             return given
         settings = self.settings(medium)
         return {"num_frames": settings.num_frames, "sampling": settings.sampling, **given}

@@ -37,11 +37,12 @@ def num_frames(processor: Any, medium: Medium) -> Count:
         return Count(getattr(settings, "num_segments", 1), True)
     if medium.kind == "image":
         return Count(settings.image_frames, True)
-    sampling = medium.options.get("sampling") or settings.sampling
-    if sampling in BY_LENGTH:
-        return Count(settings.max_frames, False)
+    sampling, limit = medium.options.get("sampling") or settings.sampling, medium.options.get("max_frames")
+    limit = limit or settings.max_frames
+    if sampling in BY_LENGTH or medium.options.get("fps"):
+        return Count(limit, False)
     count = medium.options.get("num_frames") or settings.num_frames
-    most = count if settings.max_frames is None else min(count, settings.max_frames)
+    most = count if limit is None else min(count, limit)
     if sampling in AT_MOST and isinstance(medium.source, list) and "start_s" not in medium.options:
         return Count(min(most, len(medium.source)), "end_s" not in medium.options)
     return Count(most, sampling not in AT_MOST)

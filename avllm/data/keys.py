@@ -19,7 +19,7 @@ HARMLESS = frozenset(
     keywords title name category categories topic domain task task_name task_type type subtype question_type answer_type
     qtype difficulty level quality score rating similarity clip_score clipscore aesthetic aesthetic_score language lang
     locale width height original_width original_height resolution size aspect_ratio duration duration_s length num_turns
-    num_bytes file_size filesize status error_message exif nsfw punsafe pwatermark channel timestamp_created
+    max_new_tokens temperature num_bytes file_size filesize status error_message exif nsfw punsafe pwatermark channel
     """.split()  # noqa: SIM905  (a list of so many words is easier to read as a text)
 )
 COMMON = (

@@ -1,10 +1,10 @@
 """The layouts in which people write conversations, told apart by their keys: what is said, by whom, what is learned."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from avllm.data.annotations import as_text, entries, member, show, text
+from avllm.data.annotations import entries, member, show, text
 from avllm.data.content_parts import MediumPart, read_parts
 from avllm.data.keys import is_absent, present, unused
 from avllm.errors import DataError
@@ -141,22 +141,30 @@ def _is_learned(turn: Mapping[str, Any], role: Role, spot: str) -> bool:
 def _pair(entry: Any, where: str, ignore: Collection[str]) -> tuple[list[Spoken], list[str]]:
     """One question with its answer under any of the usual names, and what was said before."""
     asked, answered = (_only(entry, names, where) for names in (ASKED, ANSWERED))
-    question = as_text(entry[asked]) if not is_absent(entry[asked]) else ""
-    if question is None:
-        raise DataError(f"{where}.{asked}: expected a text, got {show(entry[asked])}")
-    used = [asked, answered, "history"]
+    used, spoken = [asked, answered, "history"], []
+    question, answer = _both({**entry, asked: _asked(entry, asked, where, ignore)}, asked, answered, where)
     if asked == "instruction":
         used.append("input")
-        more = entry.get("input")
-        question = question if is_absent(more) else f"{question}\n{text(entry, 'input', where)}"
-    spoken = []
+        if not is_absent(entry.get("input")):
+            question = replace(question, content=f"{question.content}\n{text(entry, 'input', where)}")
+    if asked == "question":  # of `avllm run`, which may bring its media in a list
+        used.append("media")
+        if not is_absent(entry.get("media")):
+            said = [question.content] if isinstance(question.content, str) else question.content
+            question = replace(question, content=[*read_parts(entry["media"], f"{where}.media", ignore), *said])
     history = [] if is_absent(entry.get("history")) else entries(entry["history"], f"{where}.history")
     for index, item in enumerate(history):
         spot = f"{where}.history[{index}]"
         if not isinstance(item, list) or len(item) != 2:
             raise DataError(f"{spot}: expected a question and its answer, got {show(item)}")
         spoken += _both({"q": item[0], "a": item[1]}, "q", "a", spot)
-    return [*spoken, *_both({**entry, asked: question}, asked, answered, where)], used
+    return [*spoken, question, answer], used
+
+
+def _asked(entry: Any, key: str, where: str, ignore: Collection[str]) -> Any:
+    """A question as it is written; in the rows of `avllm run` it may be content parts."""
+    value = "" if is_absent(entry[key]) else entry[key]
+    return read_parts(value, f"{where}.{key}", ignore) if isinstance(value, list) and key == "question" else value
 
 
 def _only(entry: Any, names: Sequence[str], where: str) -> str:
@@ -169,10 +177,12 @@ def _only(entry: Any, names: Sequence[str], where: str) -> str:
 
 
 def _both(pair: Any, asked: str, answered: str, where: str) -> list[Spoken]:
-    question = "" if member(pair, asked, where) == "" else text(pair, asked, where)
+    question = member(pair, asked, where)
+    if question != "" and not isinstance(question, list):
+        question = text(pair, asked, where)
     answer = text(pair, answered, where)
     return [
-        Spoken(role="user", content=question.strip(), where=f"{where}.{asked}"),
+        Spoken(role="user", content=question, where=f"{where}.{asked}"),
         Spoken(role="assistant", content=answer.strip(), where=f"{where}.{answered}"),
     ]
 

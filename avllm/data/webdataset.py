@@ -17,9 +17,9 @@ from avllm.data.conversations import READING, read_record
 from avllm.data.entry_media import KEYS, Reading, kinds_of
 from avllm.data.keys import present
 from avllm.data.layouts import LAYOUTS
+from avllm.data.medium_options import SPANS
 from avllm.data.packed import PackedTexts
 from avllm.data.records import FilePart, Kind, Record
-from avllm.data.spans import SPANS
 from avllm.data.tar_members import KIND_OF, RULE, group
 from avllm.errors import DataError, MediaError
 from avllm.textfile import decoded

@@ -213,6 +213,12 @@ def test_the_form_of_run_says_how_its_video_is_read():
     video, sound = _read({**row, "num_frames": 8.0, "audio_mode": "require"}).turns[0].media
     assert (video.options["num_frames"], sound.optional) == (8, False)
     assert len(_read({**row, "num_frames": "4", "audio_mode": "off"}, sound="auto").turns[0].media) == 1
+    video = _read({**row, "fps": 2, "max_frames": 5, "end_s": 3, "max_new_tokens": 9}, num_frames=16).turns[0].media[0]
+    assert dict(video.options) == {"fps": 2.0, "max_frames": 5, "end_s": 3.0}
+    parts = [{"type": "text", "text": "And "}, {"type": "image", "image": "b.jpg"}]
+    turn = _read({"question": parts, "media": [{"type": "video", **MP4, "nframes": 4}], "answer": "x"}).turns[0]
+    assert (turn.text, turn.places, [medium.kind for medium in turn.media]) == ("And ", (0, 4), ["video", "image"])
+    assert turn.media[0].options["num_frames"] == 4
 
 
 def test_sources_that_python_users_hand_over():
@@ -252,7 +258,11 @@ def test_sources_that_python_users_hand_over():
         ({"video": PICTURES, **_messages("<video> <video> Same?")}, "2 places <video> in the text and 3 media"),
         ({"video": "a.mp4", "audio": "b.wav", "conversations": TALK}, "0 places <audio> in the text and 1 media"),
         (_messages([{"type": "table", "table": "x"}]), r"content\[0\]\.type: expected text, video"),
-        (_messages([{"type": "video", "video": "a.mp4", "fps": 2}]), r"content\[0\]\.fps: is not used, which frames"),
+        (_messages([{"type": "video", "video": "a.mp4", "max_pixels": 2}]), r"content\[0\]\.max_pixels: is not used"),
+        (_messages([{"type": "video", "video": "a.mp4", "fps": 2, "nframes": 4}]), "fps, num_frames: give one of them"),
+        (_messages([{"type": "image", "image": "a.jpg", "fps": 2}]), r"content\[0\]\.fps: is not used"),
+        ({"image": "a.jpg", "question": "q", "answer": "a", "num_frames": 4}, "num_frames: the entry has no video"),
+        ({**MP4, "question": "q", "answer": "a", "sampling": "odd"}, r"x\[0\]\.sampling: got .*'odd', allowed are"),
         (_messages([{"type": "video"}, {"type": "text", "text": "Q"}]), "1 places <video> in the text and 0 media"),
         (_messages("Q", [{"type": "image", "image": "a.jpg"}]), "media in a turn of the assistant"),
     ],

@@ -1,12 +1,13 @@
-"""Parts of media: from second to second."""
+"""How single media are read where their entry says it: from second to second, and which frames."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from avllm.data.annotations import show
+from avllm.data.annotations import as_text, show
 from avllm.data.records import Kind
-from avllm.errors import DataError
+from avllm.errors import ConfigError, DataError
+from avllm.model.options import VideoOptions, checked
 
 # Names that are in use -> the option of `AvllmProcessor.read`, and the kind of medium that it is of.
 SPANS: Mapping[str, tuple[str, Kind | None]] = {
@@ -15,6 +16,43 @@ SPANS: Mapping[str, tuple[str, Kind | None]] = {
     **{f"{kind}_start{unit}": ("start_s", kind) for kind in ("video", "audio") for unit in ("", "_s", "_time")},  # type: ignore[dict-item]
     **{f"{kind}_end{unit}": ("end_s", kind) for kind in ("video", "audio") for unit in ("", "_s", "_time")},  # type: ignore[dict-item]
 }
+
+# Of videos, where a content part or a question of `avllm run` has them.
+FRAME_KEYS: Mapping[str, str] = {
+    "nframes": "num_frames",
+    **{name: name for name in ("num_frames", "sampling", "fps", "max_frames", "source_fps")},
+}
+WHOLE = ("num_frames", "max_frames")
+
+
+def frame_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Which frames of a video are taken, as options of `AvllmProcessor.read`; 8.0 and "8" are 8, as tables write them.
+
+    Raises:
+        DataError: a wrong value, or two options that do not go together.
+    """
+    found: dict[str, Any] = {}
+    for key, name in FRAME_KEYS.items():
+        if key in given:
+            if name in found:
+                raise DataError(f"{where}.{key}: {name} is given twice; expected one of the keys")
+            found[name] = given[key] if name == "sampling" else _number(given[key], f"{where}.{key}", name in WHOLE)
+    try:
+        checked(VideoOptions, found)
+    except ConfigError as error:
+        raise DataError(f"{where}.{error}") from error
+    return found
+
+
+def _number(value: Any, where: str, is_whole: bool) -> float:
+    said = as_text(value)
+    try:
+        number = float(said) if said is not None else 0.0
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf or (is_whole and number != int(number)):
+        raise DataError(f"{where}: expected a {'whole ' * is_whole}number above 0, got {show(value)}")
+    return int(number) if is_whole else number
 
 
 def span(part: Mapping[str, Any], where: str) -> dict[str, float]:

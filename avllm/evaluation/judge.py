@@ -50,9 +50,6 @@ class Judge:
     price: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        given = [one.name for one in fields(self) if getattr(self, one.name) != _default(one)]
-        if given and not self.url:
-            raise ConfigError(f"judge.{given[0]}: nobody judges as long as judge.url is empty; set it, or drop this")
         if self.url and not self.url.startswith(("https://", "http://")):
             raise ConfigError(f"judge.url: expected https://... or http://..., got {self.url!r}")
         if self.url and not self.model:
@@ -63,6 +60,9 @@ class Judge:
         for name in self.aspects:
             if name not in ASPECTS:
                 raise ConfigError(f"judge.aspects: {name!r} is unknown, known are: {', '.join(ASPECTS)}")
+        given = [one.name for one in fields(self) if getattr(self, one.name) != _default(one)]
+        if given and not self.url:
+            raise ConfigError(f"judge.{given[0]}: nobody judges as long as judge.url is empty; set it, or drop this")
 
     def endpoint(self) -> Endpoint:
         """A connection.

@@ -207,8 +207,8 @@ OF_OPTIONS = (
         ("Café", 0),
     )),
     ((
-        "He opens the door and leaves.", "He closes the window.",
-        "He sits down on the chair.", "He does not do anything.",
+        "He opens the door and leaves.", "He closes the window.", "He sits down on the chair.",
+        "He does not do anything.",
     ), (
         ("He opens the door and leaves.", 0), ("B. He closes the window.", 1),
         ("After entering, the man sits down on the chair.", None), ("He sits down on the chair", 2),

@@ -126,7 +126,7 @@ class Plan:
         context = Context(processor=processor, modality=stage.modality, seed=stage.seed)
         held_out = stage.held_out.data if stage.held_out is not None else ()
         # Datasets that draw features hold no media.
-        self.sources = [
+        self.sources: list[Any] = [
             () if getattr(config, "DRAWS_FEATURES", False) else config.build(context)
             for config in (*stage.data, *held_out)
         ]

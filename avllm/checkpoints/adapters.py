@@ -1,11 +1,13 @@
 """LoRA adapters: a folder with what was trained and the name of the model it was trained on."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.swap import written_whole
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
 ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PEFT = "base_model.model."  # before each name
 TRAINED = "trained.safetensors"  # parts that were trained in full beside the adapter, as connectors are
 
 
@@ -107,14 +110,15 @@ def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import get_peft_model_state_dict
 
+    state = load_file(folder / WEIGHTS)
+    _require_fit(model, state, folder)
     if (folder / TRAINED).is_file():
         _replace(model, folder)
-    stored = set(load_file(folder / WEIGHTS))
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"adapter {folder} does not fit its base model: {error}") from error
-    odd = sorted(stored ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
+    odd = sorted(set(state) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if odd:
         raise CheckpointError(f"adapter {folder}: {', '.join(odd[:8])} is missing or left over on its base model")
     if is_quantized(model.config):
@@ -133,6 +137,23 @@ def merge(model: AvllmForConditionalGeneration, folder: Path) -> AvllmForConditi
     merged = attach(model, folder).merge_and_unload(safe_merge=True)
     assert isinstance(merged, AvllmForConditionalGeneration)
     return merged
+
+
+def _require_fit(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Each pair beside a linear layer that takes and gives as many values."""
+    layers, odd = dict(model.named_modules()), []
+    for name, tensor in state.items():
+        module, _, part = name.removeprefix(PEFT).partition(".lora_")
+        layer: Any = layers.get(module)
+        size = getattr(layer, "in_features" if part.startswith("A") else "out_features", None)
+        if size is None or size != tensor.shape[1 if part.startswith("A") else 0]:
+            has = "no such layer" if size is None else f"a layer of {layer.in_features} to {layer.out_features} values"
+            odd.append(f"{module} has a weight of {list(tensor.shape)} beside it, the model has {has}")
+    if odd:
+        raise CheckpointError(
+            f"adapter {folder} does not fit its base model: {odd[0]} ({len(odd)} such weights); "
+            f"base_model_name_or_path in {ADAPTER} must name the model that it was trained on"
+        )
 
 
 class _RefusedMerge:

@@ -137,7 +137,7 @@ def load_model(
     folder = find_model(name)
     if adapters.is_adapter(folder):
         require("train", "peft", purpose=f"the adapter {folder.name}")
-        base = base_of_adapter(folder)
+        base = _base_to_open(folder)
         model, processor = load_model(base, device=device, dtype=dtype, quantization=quantization, **options)
         adapters.attach(model, folder)
         return model, processor
@@ -185,7 +185,7 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
     if not adapters.is_adapter(found):
         raise CheckpointError(f"{folder}: expected an adapter ({adapters.ADAPTER}), this is a whole model already")
     require("train", "peft", purpose=f"the adapter {found.name}")
-    base = base_of_adapter(found)
+    base = _base_to_open(found)
     _require_free(Path(out), found, find_model(base))
     config = load_config(base)
     if adapters.is_quantized(config):
@@ -218,6 +218,16 @@ def base_of_adapter(folder: Path) -> str | Path:
     base = adapters.base_of(folder)
     beside = folder.parent / base
     return beside if base not in SHIPPED and not Path(base).is_dir() and beside.is_dir() else base
+
+
+def _base_to_open(folder: Path) -> str | Path:
+    base = base_of_adapter(folder)
+    if base not in SHIPPED and not Path(base).is_dir() and not HUB_ID.fullmatch(str(base)):
+        raise CheckpointError(
+            f"adapter {folder}: its base model {base} is not here; put it there, or write where it is as "
+            f"base_model_name_or_path in {folder / adapters.ADAPTER}"
+        )
+    return base
 
 
 def load_config(name: str | Path) -> AvllmConfig:

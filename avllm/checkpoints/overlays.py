@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from avllm.checkpoints.adapters import PEFT
 from avllm.checkpoints.reading import LazyTensor, WeightFile
 from avllm.checkpoints.sources import Source
 from avllm.errors import CheckpointError
 
 LORA = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight")
-TRAINED = "base_model.model."
 # How peft names a module that it trains in full (`modules_to_save`), and what of it or beside it is no weight of that.
 IN_FULL = re.compile(r"\.modules_to_save(\.\w+)?(?=\.)")
 UNTRAINED = ".original_module."
@@ -95,9 +95,9 @@ def kept_in_full(adapter: Source) -> dict[str, LazyTensor]:
     for name, tensor in adapter.tensors.items():
         if LORA.fullmatch(name) is not None or UNTRAINED in name:
             continue
-        if NO_LORA.fullmatch(name) is not None or not name.startswith(TRAINED):
+        if NO_LORA.fullmatch(name) is not None or not name.startswith(PEFT):
             raise CheckpointError(f"{adapter.name}: {name} is no part of a plain LoRA of linear layers")
-        found[IN_FULL.sub("", name.removeprefix(TRAINED))] = tensor
+        found[IN_FULL.sub("", name.removeprefix(PEFT))] = tensor
     return found
 
 
@@ -115,7 +115,7 @@ def adapted_weights(adapter: Source) -> dict[str, LazyTensor]:
 
 def trained_beside(trained: Source) -> dict[str, LazyTensor]:
     """What was trained in full beside an adapter, by the names that a whole checkpoint has."""
-    return {name.removeprefix(TRAINED): tensor for name, tensor in trained.tensors.items()}
+    return {name.removeprefix(PEFT): tensor for name, tensor in trained.tensors.items()}
 
 
 def told_beside(adapter: Source, trained: Source | None) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from avllm.checkpoints.load import base_name, find_model, load_config
 from avllm.checkpoints.mapping import Mapped, Part, known, map_part, named
 from avllm.checkpoints.overlays import (
     LORA,
-    TRAINED,
     adapted_weights,
     kept_in_full,
     lora_pairs,
@@ -179,7 +178,7 @@ def _write(
         module = None if match is None else modules.get(f"{match['module']}.weight")
         if match is not None and module is not None:  # else it was dropped, or stands below in full
             item = Planned(
-                name=f"{TRAINED}{module}.lora_{match['part']}.weight",
+                name=f"{adapters.PEFT}{module}.lora_{match['part']}.weight",
                 shape=tensor.shape,
                 dtype=dtype or tensor.dtype,
                 make=tensor.read,

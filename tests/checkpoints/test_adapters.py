@@ -74,6 +74,27 @@ def test_what_does_not_fit_is_refused(adapter, tmp_path, fault):
         load_model(damaged(adapter, tmp_path, change))
 
 
+def test_an_adapter_of_another_model_is_told_in_one_line(adapter, tmp_path):
+    def narrow(state, folder):
+        state.update({name: tensor[:, :64].contiguous() for name, tensor in state.items() if "lora_A" in name})
+
+    with pytest.raises(
+        CheckpointError, match=r"does not fit its base model: decoder\..* \(\d+ such weights\)"
+    ) as found:
+        load_model(damaged(adapter, tmp_path, narrow))
+    assert "\n" not in str(found.value)
+
+
+def test_a_base_model_that_is_gone_is_told(adapter, tmp_path):
+    folder = shutil.copytree(adapter, tmp_path / "moved")
+    settings = json.loads((folder / adapters.ADAPTER).read_text())
+    (folder / adapters.ADAPTER).write_text(json.dumps({**settings, "base_model_name_or_path": "/nowhere/model"}))
+
+    for run in (lambda: load_model(folder), lambda: merge_adapter(folder, tmp_path / "out")):
+        with pytest.raises(CheckpointError, match="moved: its base model /nowhere/model is not here"):
+            run()
+
+
 def test_a_whole_model_is_no_adapter(tmp_path):
     with pytest.raises(CheckpointError, match="whole model already"):
         merge_adapter("nano", tmp_path / "out")

@@ -19,23 +19,11 @@ from avllm.nano.data import DATASETS
 from avllm.nano.tokenizer import slot_word_ids
 from avllm.training import read_stage, train
 from avllm.training.feature_engines import extract
-
-
-def _succeed(path: Path) -> None:
-    path.write_text("done")
-
-
-def _fail() -> None:
-    raise ValueError("on purpose")
-
-
-def _never_end(path: Path) -> None:
-    path.write_text(str(os.getpid()))
-    time.sleep(600)
+from tests.nano.light_work import fail, never_end, succeed
 
 
 def test_lines_run_side_by_side(tmp_path):
-    _in_parallel({name: (_succeed, (tmp_path / name,)) for name in ("a", "b")})
+    _in_parallel({name: (succeed, (tmp_path / name,)) for name in ("a", "b")})
 
     assert (tmp_path / "a").exists()
     assert (tmp_path / "b").exists()
@@ -43,7 +31,7 @@ def test_lines_run_side_by_side(tmp_path):
 
 def test_a_line_that_fails_ends_the_others(tmp_path):
     with pytest.raises(BuildError, match=r"fails stopped.*--resume"):
-        _in_parallel({"fails": (_fail, ()), "waits": (_never_end, (tmp_path / "pid",))})
+        _in_parallel({"fails": (fail, ()), "waits": (never_end, (tmp_path / "pid",))})
 
     if (tmp_path / "pid").exists():
         with pytest.raises(ProcessLookupError):
@@ -54,18 +42,13 @@ def test_lines_end_with_a_build_that_is_killed(tmp_path):
     script = tmp_path / "build.py"
     script.write_text(
         """
-import os, sys, time
+import sys
 from pathlib import Path
 from avllm.nano.build import _in_parallel
-
-
-def wait(path):
-    path.write_text(str(os.getpid()))
-    time.sleep(600)
-
+from tests.nano.light_work import never_end
 
 if __name__ == "__main__":
-    _in_parallel({"waits": (wait, (Path(sys.argv[1]),))})
+    _in_parallel({"waits": (never_end, (Path(sys.argv[1]),))})
 """
     )
     pid = tmp_path / "pid"

@@ -20,10 +20,33 @@ def read_json(path: Path) -> Any:
         DataError: it is missing or no JSON; the line is named.
     """
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path), str(path))
     except json.JSONDecodeError as error:
         advice = "; a file with an entry on each line is named .jsonl" if error.msg == "Extra data" else ""
         raise DataError(f"{path}:{error.lineno}: no valid JSON: {error.msg}{advice}") from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON as plain data.
+
+    Raises:
+        JSONDecodeError: it is no JSON.
+        DataError: it cannot be read in another way: a key that is written twice would lose a value.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets of thousands of levels
+        raise DataError(f"{where}: no JSON that can be read: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is written twice in one object")
+    return found
 
 
 def read_entries(path: Path, *, lines: bool = False) -> list[Entry]:
@@ -44,7 +67,7 @@ def read_entries(path: Path, *, lines: bool = False) -> list[Entry]:
     rows: list[Entry] = []
     for number, line in json_lines(path):
         try:
-            rows.append((json.loads(line), f"{path}:{number}"))
+            rows.append((parse_json(line, f"{path}:{number}"), f"{path}:{number}"))
         except json.JSONDecodeError as error:
             raise DataError(f"{path}:{number}: no valid JSON: {error.msg}") from error
     return entries(rows, str(path))

@@ -134,14 +134,19 @@ def file_of(source: Any) -> str | os.PathLike[str] | None:
     return source if isinstance(source, str | os.PathLike) else None
 
 
+def files_of(source: Any) -> list[str | os.PathLike[str]]:
+    """The files of a source: one, those of a list of frames, or none where frames are in memory."""
+    found = [file_of(item) for item in (source if isinstance(source, list) else [source])]
+    return [file for file in found if file is not None] if None not in found else []
+
+
 def stamp_of(source: Any) -> tuple[int, int]:
-    """Size and time of change of the file or folder of a source; zeros where there is none."""
-    file = file_of(source)
+    """Size and time of change of the files or the folder of a source; zeros where there are none."""
     try:
-        found = None if file is None else os.stat(file)
-    except (OSError, ValueError):  # a URL, or the file is gone
-        found = None
-    return (0, 0) if found is None else (found.st_size, found.st_mtime_ns)
+        found = [os.stat(file) for file in files_of(source)]
+    except (OSError, ValueError):  # a URL, or a file is gone
+        found = []
+    return sum(stat.st_size for stat in found), max((stat.st_mtime_ns for stat in found), default=0)
 
 
 def digest(text: str) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avllm.config import to_plain
-from avllm.data.feature_shards import SHARDS, UNFINISHED, Entry, ShardIndex, digest, file_of, stamp_of
+from avllm.data.feature_shards import SHARDS, UNFINISHED, Entry, ShardIndex, digest, file_of, files_of, stamp_of
 from avllm.data.records import FilePart, Medium
 from avllm.errors import ConfigError, DataError, MediaError, NoAudioStream
 from avllm.media import content_key
@@ -56,7 +56,7 @@ class Reading:
     def key(self, branch: str, medium: Medium) -> str:
         """A digest of where the medium lies and how it is read; of its content when it lies nowhere."""
         source = medium.source
-        place = f"{file_of(source)}" if file_of(source) is not None else content_key(source, {})
+        place = "\n".join(map(str, files_of(source))) or content_key(source, {})
         if isinstance(source, FilePart):
             place += f" {source.start} {source.size}"
         return digest(f"{branch} {medium.kind} {sorted(self.options(medium).items())!r} {place}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from avllm.data.feature_shards import file_of
+from avllm.data.feature_shards import files_of
 from avllm.data.frames import num_frames, require_frames
 from avllm.data.prepare import Prepare, require_learned
 from avllm.data.records import Medium, Record, Source
@@ -181,8 +181,7 @@ class _Look:
         store = self.prepare.store
         if store is not None and self.prepare.branch_of(medium) in store.branches:
             return None
-        sources = medium.source if isinstance(medium.source, list) else [medium.source]
-        files = [os.fspath(file) for file in map(file_of, sources) if file is not None]
+        files = [os.fspath(file) for file in files_of(medium.source)]
         return next((file for file in files if file[:5] not in ("data:", "file:") and not os.path.exists(file)), None)
 
     def _tell(self, name: str, num_samples: int) -> None:

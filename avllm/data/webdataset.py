@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from avllm.data.annotations import mapping
+from avllm.data.annotations import mapping, parse_json
 from avllm.data.content_parts import KINDS
 from avllm.data.conversations import READING, read_record
 from avllm.data.entry_media import KEYS, Reading, kinds_of
@@ -175,7 +175,7 @@ def _entry(texts: Mapping[str, str], where: str) -> Mapping[str, Any]:
     if "json" not in texts:
         return {"caption": captions[0]}
     try:
-        entry = json.loads(texts["json"])
+        entry = parse_json(texts["json"], f"{where}.json")
     except json.JSONDecodeError as error:
         raise DataError(f"{where}.json: expected JSON: {error}") from error
     has_layout = any(name in mapping(entry, f"{where}.json") for names in LAYOUTS for name in names)

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from avllm.data.annotations import read_entries, read_json
+from avllm.data.feature_shards import files_of, stamp_of
 from avllm.data.records import media_path
 from avllm.errors import DataError
 
@@ -53,6 +55,28 @@ def test_what_is_no_json_is_named_with_what_to_do(tmp_path):
     path.write_text('{"caption": "a"}\n{"caption": "b"}\n')
     with pytest.raises(DataError, match=r"a\.json:2: no valid JSON: Extra data; .* is named \.jsonl"):
         read_json(path)
+    path.write_text('[{"video": "a.mp4", "video": "b.mp4"}]')
+    with pytest.raises(DataError, match=r"a\.json: no JSON that can be read: key 'video' is written twice"):
+        read_json(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="no JSON that can be read"):
+        read_json(path)
     path.write_bytes("[]".encode("utf-16"))
     with pytest.raises(DataError, match=r"a\.json: expected UTF-8, got UTF-16"):
         read_json(path)
+
+
+def test_frames_in_files_are_known_by_the_files(tmp_path):
+    files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for number, file in enumerate(files, start=1):
+        file.write_bytes(b"x" * number)
+
+    assert files_of(files) == files
+    assert files_of(files[0]) == files[:1]
+    assert files_of([np.zeros(3), files[0]]) == []
+    size, changed = stamp_of(files)
+    assert (size, changed) == (3, max(file.stat().st_mtime_ns for file in files))
+    files[1].write_bytes(b"xyz")
+    assert stamp_of(files)[0] == 4
+    files[1].unlink()
+    assert stamp_of(files) == (0, 0)

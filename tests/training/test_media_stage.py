@@ -143,3 +143,33 @@ def test_missing_files_are_media_errors(root, layouts, processor):
 
     with pytest.raises(MediaError, match=r"1\.mp4: cannot be opened"):
         Prepare(processor)(source.record(0, 0), 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_frames": 99}, r"data\.0: 2 of 2 samples cannot be trained on; the first: .*0\.csv:2: 99 frames"),
+        ({"videos": "nowhere"}, r"data\.0: media of 2 of 2 samples are not there"),
+    ],
+)
+def test_what_cannot_be_trained_on_stops_before_the_first_step(tmp_path, base, layouts, changes, message):
+    stage = _stage(tmp_path, base, "video", [{**layouts["webvid"], **changes}])
+
+    with pytest.raises(DataError, match=message):
+        train(stage)
+    assert not (tmp_path / "out" / "log.csv").exists()
+
+
+def test_held_out_data_are_looked_through_too(tmp_path, base, layouts):
+    held_out = {"data": [{**layouts["webvid"], "num_frames": 99}]}
+    with pytest.raises(DataError, match=r"held_out\.data\.0: 2 of 2 samples cannot"):
+        train(_stage(tmp_path, base, "video", [layouts["webvid"]], held_out=held_out))
+
+
+def test_an_entry_beyond_the_context_is_named_while_it_runs(root, layouts, processor):
+    turns = (Turn(role="user", text="What?"), Turn(role="assistant", text="A dog."))
+    num_ids = len(Prepare(processor)(_record(*turns), 0).input_ids)
+
+    Prepare(processor, context=num_ids)(_record(*turns), 0)
+    with pytest.raises(DataError, match=f"r: {num_ids} ids with its media, the decoder holds {num_ids - 1}"):
+        Prepare(processor, context=num_ids - 1)(_record(*turns), 0)

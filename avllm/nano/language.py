@@ -1,7 +1,6 @@
 """What can be asked about a scene of nano's world, in many wordings, and the right answers."""
 
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -282,8 +281,8 @@ def draw_questions(
     while len(chosen) < num and open_kinds:
         order = rng.choice(len(open_kinds), size=len(open_kinds), replace=False, p=shares / shares.sum())
         asked = (ask(facts, open_kinds[i], rng, wording=wording, hard=HARD_SHARE) for i in order)
-        found = list(islice((question for question in asked if question is not None), num - len(chosen)))
-        chosen += found
+        found = [question for question in asked if question is not None]
+        chosen += found[: num - len(chosen)]
         if not found:
             break
     return chosen

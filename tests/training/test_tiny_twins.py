@@ -51,8 +51,12 @@ STAGES = [
     *(f"videollama2_1_7b_16f/{name}" for name in ("stage1", "stage2", "lora", "qlora")),
     *(f"videollama2_1_7b_av/{name}" for name in ("audio_stage1", "audio_stage2", "joint")),
 ]
-# Video-LLaMA trains its audio branch on pictures: it must tell unseen pictures apart, and learns more slowly.
-SLOWER = ("video_llama_7b/audio_stage1", "video_llama_7b/audio_stage2")
+# Video-LLaMA trains its audio branch on pictures: it must tell unseen pictures apart, and learns more slowly; adapters
+# begin at zero, and some stand still for 40 steps.
+SLOWER = (
+    *(f"video_llama_7b/{name}" for name in ("audio_stage1", "audio_stage2")),
+    *("video_llava_7b/lora", "videollama2_1_7b_16f/lora", "videollama2_1_7b_16f/qlora"),
+)
 NUM_TRAIN, NUM_FRESH = 8, 8
 NUM_DRAWS = 3
 TAUGHT_STEPS = 200

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from avllm.answers.choosing import chosen_option
 from avllm.errors import ConfigError
-from avllm.evaluation.choosing import chosen_option
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = dict(enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")))
@@ -13,7 +13,7 @@ DIGITS = dict(enumerate(("zero", "one", "two", "three", "four", "five", "six", "
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceRule:
-    """How the chosen option is found. Without any switch: see `avllm.evaluation.choosing.chosen_option`.
+    """How the chosen option is found. Without any switch: see `avllm.answers.choosing.chosen_option`.
 
     Of the switches, `letters_inside_words`, `touching_comma_hides`, `keeps_answer_word` and `fall_back_to_c` are faults
     of published evaluations; they are here so that published figures can be computed again.

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from avllm.answers.words import says
 from avllm.evaluation.aspects import HIGHEST
 from avllm.evaluation.metrics import Mean, normalise_vqa, tidy
-from avllm.evaluation.words import says
 
 Row = Mapping[str, Any]
 # Judges that need no network, from the strictest to the kindest.

@@ -39,15 +39,13 @@ def answer_on_ray(benchmark: Benchmark, samples: Sequence[Sample], processes: in
     found = ray.cluster_resources()
     gpus, cores = int(found.get("GPU", 0)), int(found.get("CPU", 1))
     size = min(processes or gpus or max(cores // 2, 1), len(shares))
+    # Ray Data itself restarts actors and repeats what they were at, without end; the ledger sees that there is one.
     # From items, not a range: reading a range takes a core that an actor may be waiting for.
     numbers = ray.data.from_items([{"share": number} for number in range(len(shares))], override_num_blocks=len(shares))
     done = numbers.map(
         _Answering,
         fn_constructor_args=(benchmark, shares, RayLedger()),
         compute=ActorPoolStrategy(size=size),
-        # Ray Data itself restarts actors and repeats what they were at; the ledger sees that this ends.
-        max_restarts=-1,
-        max_task_retries=-1,
         **({"num_gpus": 1} if gpus else {}),
     )
     try:

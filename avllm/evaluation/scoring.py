@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from avllm.answers.words import says
+from avllm.answers.yes_no import read_yes_no
 from avllm.errors import ConfigError
 from avllm.evaluation.captions import bleu, cider_d, rouge_l
 from avllm.evaluation.extraction import LETTERS, PUBLISHED, ChoiceRule, first_words_agree, scienceqa_letter
 from avllm.evaluation.metrics import Mean, anls, detection, normalise_vqa, tidy, vqa_accuracy, yes_or_no
-from avllm.evaluation.words import says
-from avllm.evaluation.yes_no import read_yes_no
 
 Rows = Sequence[Mapping[str, Any]]
 _YES_OR_NO = {"yes", "no", "是", "否", "是的", "不是"}

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from avllm.answers.words import says
 from avllm.evaluation.captions import bleu, cider_d, rouge_l
 from avllm.evaluation.metrics import (
     Mean,
@@ -12,7 +13,6 @@ from avllm.evaluation.metrics import (
     yes_or_no,
 )
 from avllm.evaluation.scoring import Contains, YesNo
-from avllm.evaluation.words import says
 
 CAPTIONS = (
     "a man is playing a guitar on stage",

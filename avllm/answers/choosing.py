@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from avllm.evaluation.mentions import TEXT, Answer, Mention
-from avllm.evaluation.vocabulary import (
+from avllm.answers.mentions import TEXT, Answer, Mention
+from avllm.answers.vocabulary import (
     ANSWERS,
     CALLED,
     CHOOSES,
@@ -21,8 +21,8 @@ from avllm.evaluation.vocabulary import (
     STOPS,
     WRONG,
 )
-from avllm.evaluation.words import CJK, final_part, in_english, plain, words
-from avllm.evaluation.yes_no import read_yes_no
+from avllm.answers.words import CJK, final_part, in_english, plain, words
+from avllm.answers.yes_no import read_yes_no
 
 Standing = Literal["announced", "named", "asked", "ruled out"]
 _MARKS_BETWEEN = set(":=-([,>{|\n")

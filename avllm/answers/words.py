@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from avllm.evaluation.metrics import vqa_words
+from avllm.answers.vqa import vqa_words
 
 _NAMES = r"think(?:ing)?|thoughts?|reasoning|analysis|reflection"
 _OPENS = rf"(?:<|◁|\[)(?:\|?begin_of_thought\||{_NAMES})(?:>|▷|\])"

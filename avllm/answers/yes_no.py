@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from avllm.evaluation.words import final_part, plain
+from avllm.answers.words import final_part, plain
 
 # Each decides wherever it stands.
 _DECIDES: Mapping[str, str] = {

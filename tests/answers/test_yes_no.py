@@ -1,7 +1,7 @@
 import pytest
 
+from avllm.answers.yes_no import read_yes_no
 from avllm.evaluation.scoring import Contains
-from avllm.evaluation.yes_no import read_yes_no
 
 # fmt: off
 YES = (

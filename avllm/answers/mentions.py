@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from avllm.evaluation.vocabulary import (
+from avllm.answers.vocabulary import (
     BEFORE_NAMES,
     CALLED,
     KEYS,
@@ -14,7 +14,7 @@ from avllm.evaluation.vocabulary import (
     NOUNS_IN_S,
     SKIPPED,
 )
-from avllm.evaluation.words import CJK
+from avllm.answers.words import CJK
 
 TEXT = 0xE000  # the private character that stands for the text of option 0; the next ones for the others
 _TEXTS = "\ue000-\uf8ff"

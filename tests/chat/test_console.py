@@ -163,5 +163,5 @@ def test_a_fault_of_code_is_told_and_the_chat_goes_on(console, monkeypatch):
     console.line("/video my.video")
     with monkeypatch.context() as patch:
         patch.setattr(console.session.assistant, "generate", fail)
-        assert said(console, "what?")[1].startswith("! KeyError: 'cache' (Python ")
+        assert said(console, "what?")[1].startswith("! KeyError: 'cache' (avllm ")
     assert said(console, "what?")[0] == console.session.last.answer

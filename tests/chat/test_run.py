@@ -278,7 +278,7 @@ def test_a_fault_of_code_is_a_row_that_names_it(assistant, questions, tmp_path, 
     monkeypatch.setattr(assistant.processor, "read", read_medium)
     monkeypatch.setattr(assistant.model, "branch_tokens", encode)
     run(questions, tmp_path / "out", assistant=assistant, **OPTIONS)
-    errors = {row["id"]: row["error"].split(" (Python ")[0] for row in read(tmp_path / "out") if "error" in row}
+    errors = {row["id"]: row["error"].split(" (avllm ")[0] for row in read(tmp_path / "out") if "error" in row}
     assert errors == {"two": "ZeroDivisionError", 4: "KeyError: 'no such thing'"}
 
 

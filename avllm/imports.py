@@ -5,9 +5,11 @@ of them again and again, and once more when the process ends: more than a third 
 (benchmarks/ask.py).
 """
 
+import functools
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -20,3 +22,24 @@ def collector_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def models_listed_once() -> Iterator[None]:
+    """Inside the block an import of transformers reads the sources of its models once, not twice.
+
+    It asks for their list twice, folder by folder, through a cache of 128 entries; there are more folders than that, so
+    that nothing is found again (findings/transformers_import_reads_models_twice.sh, 5.20 to 5.24).
+    """
+    bounded = functools.lru_cache
+
+    def cached(maxsize: Any = 128, typed: bool = False) -> Callable[..., Any]:
+        if getattr(maxsize, "__name__", "") == "create_import_structure_from_path":
+            return bounded(maxsize=None)(maxsize)
+        return bounded(maxsize, typed)
+
+    functools.lru_cache = cached
+    try:
+        yield
+    finally:
+        functools.lru_cache = bounded

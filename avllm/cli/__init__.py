@@ -13,7 +13,7 @@ from avllm import __version__
 from avllm.cli import chat, data, environment, evaluation, models, training
 from avllm.errors import AvllmError, in_one_line, own_message
 from avllm.extras import missing
-from avllm.imports import collector_paused
+from avllm.imports import collector_paused, models_listed_once
 
 # The commands import their layer inside the function: `avllm --help` must not wait for torch.
 _WHERE = "; --verbose shows where"
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _import_models() -> None:
     """Imports what takes long of every layer that needs models, and spares the garbage collector what it brings."""
     if "avllm.model" not in sys.modules:
-        with collector_paused():
+        with collector_paused(), models_listed_once():
             importlib.import_module("avllm.model")
             gc.freeze()
 

@@ -1,14 +1,12 @@
 """CLIP and SigLIP: the vision towers of VideoLLaMA 2, through the classes of `transformers`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.models.clip.modeling_clip import CLIPVisionConfig, CLIPVisionModel
-from transformers.models.siglip.modeling_siglip import SiglipVisionConfig, SiglipVisionModel
 
 Family = Literal["clip", "siglip"]
 
@@ -86,10 +84,7 @@ class Clip(nn.Module):
             "hidden_act": config.activation,
             "layer_norm_eps": config.layer_norm_eps,
         }
-        if config.family == "clip":
-            self.tower = CLIPVisionModel(CLIPVisionConfig(**sizes))
-        else:
-            self.tower = SiglipVisionModel(SiglipVisionConfig(**sizes, vision_use_head=False))
+        self.tower = _tower(config.family, sizes)
         self.tower.add_module("post_layernorm", nn.Identity())  # the systems here read the blocks' output as it is
 
     def forward(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t p d"]:
@@ -124,3 +119,14 @@ class Clip(nn.Module):
         """The tokens that the feature names, of all that a block gave."""
         leaves_class_token = self.config.family == "clip" and self.config.feature == "patch"
         return tokens[:, :, 1:] if leaves_class_token else tokens
+
+
+def _tower(family: Family, sizes: Mapping[str, Any]) -> nn.Module:
+    # Imported here: the other systems need not wait for them.
+    if family == "clip":
+        from transformers.models.clip.modeling_clip import CLIPVisionConfig, CLIPVisionModel
+
+        return CLIPVisionModel(CLIPVisionConfig(**sizes))
+    from transformers.models.siglip.modeling_siglip import SiglipVisionConfig, SiglipVisionModel
+
+    return SiglipVisionModel(SiglipVisionConfig(**sizes, vision_use_head=False))

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.models.clip.modeling_clip import CLIPVisionModel
 
 from avllm.encoders.clip import Clip
 from avllm.encoders.transformer import Attention
@@ -118,8 +118,8 @@ class LanguageBind(nn.Module):
                 f"clip has {num_frames} frames, the video tower has places for {self.config.num_frames}; "
                 f"sample fewer frames (media.num_frames)"
             )
-        tower, pixels = self.video.tower, rearrange(frames, "b t c h w -> (b t) c h w")
-        assert isinstance(tower, CLIPVisionModel)
+        tower: Any = self.video.tower
+        pixels = rearrange(frames, "b t c h w -> (b t) c h w")
         tokens = tower.embeddings(pixels, interpolate_pos_encoding=self.video.is_other_size(frames))
         tokens = rearrange(tower.pre_layrnorm(tokens), "(b t) p d -> b t p d", b=num_clips)
         for temporal, block in zip(self.temporal, tower.encoder.layers, strict=True):

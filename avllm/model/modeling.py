@@ -1,6 +1,7 @@
 """The one model class: branches, a decoder of `transformers`, and the slots between them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.generation import GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -104,7 +106,9 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         system: System = config.parsed()
         width = config.text_config.hidden_size
-        self.branches = nn.ModuleDict({k: Branch(v, out_width=width) for k, v in system.branches.items()})
+        # On the meta device there is nothing to fill, and torch goes through Python for every weight that is drawn.
+        with no_init_weights() if torch.get_default_device().type == "meta" else nullcontext():
+            self.branches = nn.ModuleDict({k: Branch(v, out_width=width) for k, v in system.branches.items()})
         self.decoder = AutoModelForCausalLM.from_config(config.text_config)
         self._no_split_modules = [*(self.decoder._no_split_modules or []), "Block", "QFormerLayer"]
         self.post_init()

@@ -49,7 +49,8 @@ def open_audio(
         limits: what the medium may cost.
 
     Raises:
-        NoAudioStream: the source is readable but silent by nature: a film without a track, an image, frames.
+        NoAudioStream: the source is readable but silent by nature: a film without a track, an image, frames, or a part
+            that begins after the end of the track.
         MediaError: cannot be read, is damaged or truncated, is over a limit, or has no sound between start_s and end_s.
     """
     limits = limits or Limits()
@@ -120,6 +121,8 @@ def _read(
     waveform = waveform[:, skipped:until]
     if not waveform.shape[1]:
         where = "" if first_s == 0 and last_s == float("inf") else f" between {float(first_s):g} and {last_s:g} s"
+        if not decoder.damage.count and stated_s is not None and 0 < stated_s <= first_s:
+            raise NoAudioStream(f"{source.name}: no sound{where}, its audio track ends at {stated_s:.2f} s")
         reason = f" ({decoder.damage.first.strerror})" if decoder.damage.first else ""
         raise MediaError(
             f"{source.name}: the audio track holds no sound{where}{reason}; it is empty, damaged or shorter"

@@ -9,7 +9,7 @@ import torch
 from avllm.chat import Assistant
 from avllm.chat.assistant import Request
 from avllm.errors import NoAudioStream
-from avllm.media import write_audio
+from avllm.media import write_audio, write_video
 from tests.media.make import clip, numbered, tone
 from tests.model.tiny_av import AUDIO_TOKENS, VIDEO_TOKENS, tiny_av_model, tiny_av_processor
 
@@ -136,3 +136,18 @@ def test_all_kinds_of_media_go_through_the_model_in_one_batch(assistant: Assista
         alone = [assistant.model(**assistant.processor(row)).logits for row in rows]
     for row, logits in enumerate(alone):
         assert torch.allclose(together[row, -4:], logits[0, -4:], atol=1e-4)
+
+
+def test_a_part_behind_the_end_of_the_sound_is_answered_from_its_picture(assistant: Assistant, tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), dtype=np.uint8)
+    film = write_video(tmp_path / "short_sound.mp4", iter(pixels), 10.0, waveform=tone(1.0, 16000)[None])
+    chat = assistant.chat()
+
+    chat.ask("What happens?", video=film, start_s=2.0, end_s=4.0, **LENGTH)
+
+    assert chat.last is not None
+    assert chat.last.streams_used == ("video",)
+    with pytest.raises(
+        NoAudioStream, match=r"short_sound.mp4: no sound between 2 and 4 s, its audio track ends at 1\.\d+ s"
+    ):
+        assistant.chat().ask("What?", video=film, start_s=2.0, end_s=4.0, audio_mode="require")

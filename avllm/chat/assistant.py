@@ -308,6 +308,7 @@ class Assistant(Perceiver):
             frames=seen[-1].medium.times_s if seen else (),
             model=self.name,
             timings_s=spent,
+            num_damaged=sum(item.num_damaged for item in media),
         )
 
 

@@ -74,6 +74,7 @@ class Perceiver:
             tokens=tokens,
             decode_s=decoded - started,
             encode_s=time.perf_counter() - decoded,
+            num_damaged=loaded.num_damaged,
         )
         self.store.put(perceived)
         return perceived

@@ -16,6 +16,7 @@ class Reply:
         frames: seconds of the frames it was given.
         model: name or folder of the model.
         timings_s: seconds spent: `decode`, `encode`, `first_token`, `generate`, `total`.
+        num_damaged: packets or frames of its media that were damaged and left out.
     """
 
     question: str
@@ -24,6 +25,7 @@ class Reply:
     frames: tuple[float, ...] = ()
     model: str = ""
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    num_damaged: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

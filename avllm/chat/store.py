@@ -20,6 +20,7 @@ class Perceived:
         tokens: what fills its slots.
         decode_s: seconds it took to open it.
         encode_s: seconds it took to encode it.
+        num_damaged: packets or frames of it that were damaged and left out.
         part: which of the media of its turn it belongs to; a video and its sound belong to one.
     """
 
@@ -28,6 +29,7 @@ class Perceived:
     tokens: Float[Tensor, "m d"]
     decode_s: float = 0.0
     encode_s: float = 0.0
+    num_damaged: int = 0
     part: int = -1
 
 

@@ -24,12 +24,14 @@ class Loaded:
         branch: whose slots it fills.
         values: normalised frames [t c h w] or log-mel segments [t c f n].
         times_s: seconds of its frames, or of the starts of its segments.
+        num_damaged: packets or frames that were damaged and left out.
     """
 
     kind: Kind
     branch: str
     values: Float[Tensor, "t c *rest"]
     times_s: tuple[float, ...]
+    num_damaged: int = 0
 
 
 def read_image(
@@ -97,7 +99,8 @@ def read_video(
         **_limits(given),
     )
     times = tuple(float(time) for time in opened.times_s)
-    return Loaded(kind="video", branch=branch, values=normalise(opened.frames, settings), times_s=times)
+    values = normalise(opened.frames, settings)
+    return Loaded(kind="video", branch=branch, values=values, times_s=times, num_damaged=opened.num_damaged)
 
 
 def read_audio(
@@ -129,8 +132,10 @@ def read_audio(
         audio = door.open_audio(source, sample_rate=rate, **given)
         pictures = media.fbank_of(audio, settings, is_video=is_video, crops_at_random="crop_sounds_at_random" in quirks)
     else:
-        pictures = media.audio_segments(door.open_audio(source, sample_rate=settings.sample_rate, **given), settings)
-    return Loaded(kind="audio", branch="audio", values=torch.from_numpy(pictures), times_s=())
+        audio = door.open_audio(source, sample_rate=settings.sample_rate, **given)
+        pictures = media.audio_segments(audio, settings)
+    values = torch.from_numpy(pictures)
+    return Loaded(kind="audio", branch="audio", values=values, times_s=(), num_damaged=audio.num_damaged)
 
 
 def _rate_and_kind(door: Any, settings: media.FbankConfig, source: Any, given: Mapping[str, Any]) -> tuple[int, bool]:

@@ -47,7 +47,7 @@ def test_uses_the_streams_of_the_file(files, model, name, streams):
     (reply,) = ask(files / name, ["what?"], model=model, max_new_tokens=4)
     plain = reply.to_dict()
     assert plain["streams_used"] == streams
-    assert set(plain) == {"question", "answer", "streams_used", "frames", "model", "timings_s"}
+    assert set(plain) == {"question", "answer", "streams_used", "frames", "model", "timings_s", "num_damaged"}
     assert plain["frames"] == ([0.0, 0.2, 0.5, 0.7] if "video" in streams else [])
     assert json.dumps(plain)
 

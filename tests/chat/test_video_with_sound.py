@@ -151,3 +151,18 @@ def test_a_part_behind_the_end_of_the_sound_is_answered_from_its_picture(assista
         NoAudioStream, match=r"short_sound.mp4: no sound between 2 and 4 s, its audio track ends at 1\.\d+ s"
     ):
         assistant.chat().ask("What?", video=film, start_s=2.0, end_s=4.0, audio_mode="require")
+
+
+def test_a_reply_counts_what_was_damaged_and_left_out(assistant: Assistant, tmp_path: Path):
+    film = clip(tmp_path / "a.mp4", 36)
+    data = bytearray(film.read_bytes())
+    begin = data.find(b"mdat") + 2000
+    data[begin : begin + 600] = bytes(600)
+    (tmp_path / "hurt.mp4").write_bytes(data)
+
+    whole, hurt = assistant.answers(
+        [Request(question="What?", video=path) for path in (film, tmp_path / "hurt.mp4")], **LENGTH
+    )
+
+    assert whole.to_dict()["num_damaged"] == 0
+    assert hurt.to_dict()["num_damaged"] > 0

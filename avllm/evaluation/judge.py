@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from tqdm import tqdm
@@ -151,14 +152,20 @@ def ask(judge: Judge, rows: Sequence[Row], folder: Path) -> None:
 
 
 def _ask_all(judge: Judge, endpoint: Endpoint, todo: Sequence[Task], out: Appender) -> None:
-    pool = ThreadPoolExecutor(judge.concurrency)
+    pool, writing = ThreadPoolExecutor(judge.concurrency), Lock()
     silent, cost, failed = 0, 0.0, 0
+
+    def ask(task: Task) -> tuple[Row, bool]:
+        row, is_silent = _verdict(judge, endpoint, task)
+        with writing:  # before the next question is asked, so that a kill loses only what is under way
+            out.add([row])
+        return row, is_silent
+
     try:
-        waiting = [pool.submit(_verdict, judge, endpoint, task) for task in todo]
+        waiting = [pool.submit(ask, task) for task in todo]
         with tqdm(total=len(todo), unit="verdict", desc=judge.model, disable=None) as bar:
             for future in as_completed(waiting):
                 row, is_silent = future.result()
-                out.add([row])
                 silent = silent + 1 if is_silent else 0
                 if silent == GIVE_UP_AFTER:
                     raise DataError(f"the judge at {judge.url} does not answer ({row['error']}); go on with --resume")

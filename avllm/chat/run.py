@@ -86,9 +86,7 @@ def run(
         DataError: the input cannot be read, or `target` is there and `resume` is off.
         ConfigError: an argument is wrong.
     """
-    for name, value in (("workers", workers), ("batch", batch)):
-        if value < 1:
-            raise ConfigError(f"{name}: expected a whole number above 0, got {value}")
+    _require_positive(workers=workers, batch=batch)
     reading = named({name: options.pop(name) for name in READING if name in options})
     checked(VideoOptions, reading)
     settled(options)
@@ -109,8 +107,14 @@ def run(
             failed += "error" in row
             bar.update()
             bar.set_postfix(errors=failed, refresh=False)
-    seconds = time.perf_counter() - started
-    return Summary(done=len(todo), failed=failed, skipped=len(lines) - len(todo), seconds=seconds)
+    skipped, seconds = len(lines) - len(todo), time.perf_counter() - started
+    return Summary(done=len(todo), failed=failed, skipped=skipped, seconds=seconds)
+
+
+def _require_positive(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ConfigError(f"{name}: expected a whole number above 0, got {value}")
 
 
 def _written(target: Path) -> set[str | int | float]:

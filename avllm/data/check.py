@@ -157,14 +157,11 @@ def check(
         first = seen.setdefault(_content(record), where)
         if first != where:
             faults.append(Fault(what="duplicate", message=f"{where}: the same as {first}"))
-        try:
-            lengths.append(len(prepare(record, 0).input_ids))
-        except MediaError as error:
-            faults.append(Fault(what="media", message=f"{where}: {error}"))
-        except TooLong as error:
-            faults.append(Fault(what="length", message=str(error)))
-        except DataError as error:
-            faults.append(Fault(what="labels" if isinstance(error, NothingLearned) else "entry", message=str(error)))
+        prepared = _length(prepare, record)
+        if isinstance(prepared, Fault):
+            faults.append(prepared)
+        else:
+            lengths.append(prepared)
     return Report(
         file=name,
         entries=len(source),
@@ -175,6 +172,18 @@ def check(
         notes=tuple(f"{note} ({count})" for note, count in sorted(notes.items())),
         max_unreadable=max_unreadable,
     )
+
+
+def _length(prepare: Prepare, record: Record) -> int | Fault:
+    """Ids of a record with its media, or what keeps it from being trained on."""
+    try:
+        return len(prepare(record, 0).input_ids)
+    except MediaError as error:
+        return Fault(what="media", message=f"{record.id}: {error}")
+    except TooLong as error:
+        return Fault(what="length", message=str(error))
+    except DataError as error:
+        return Fault(what="labels" if isinstance(error, NothingLearned) else "entry", message=str(error))
 
 
 def _name(config: Any) -> str:

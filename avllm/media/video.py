@@ -67,14 +67,7 @@ def open_video(
         return read_container(what, sampling, how=how, limits=limits)
     if what.kind == "picture":
         return read_picture(what, sampling, how=how, limits=limits)
-    if (
-        isinstance(what.frames, Image.Image)
-        and getattr(what.frames, "is_animated", False)
-        and not is_photo(what.frames)
-    ):
-        raise MediaError(
-            "a Pillow image with several frames, of which it shows one; pass the path or bytes of its file"
-        )
+    _check_moving(what)
     _check_frames(what)
     read = read_folder if what.kind == "folder" else read_frames
     return read(what, sampling, fps=source_fps, how=how, limits=limits)
@@ -125,6 +118,14 @@ def open_image(
         return read_picture(what, Sampling(num_frames=1), how=how, limits=limits)
     _check_frames(what)
     return read_frames(what, Sampling(num_frames=1), fps=1.0, how=how, limits=limits)
+
+
+def _check_moving(source: Source) -> None:
+    image = source.frames
+    if isinstance(image, Image.Image) and getattr(image, "is_animated", False) and not is_photo(image):
+        raise MediaError(
+            "a Pillow image with several frames, of which it shows one; pass the path or bytes of its file"
+        )
 
 
 def _check_frames(source: Source) -> None:

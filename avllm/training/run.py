@@ -116,9 +116,7 @@ def build_trainer(
         store=store,
         context=getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None),
     )
-    named = {f"data.{index}": source for index, source in enumerate(sources)}
-    named |= {f"held_out.data.{index}": source for index, source in enumerate(held_out_sources)}
-    require_ready(named, prepare, max_unreadable=settings.max_unreadable)
+    require_ready(_named(sources, held_out_sources), prepare, max_unreadable=settings.max_unreadable)
     collate = Collate(pad_id=getattr(processor, "pad_id", 0))
     processes: dict[str, Any] = {"rank": args.process_index, "world": args.world_size}
     order = Order(
@@ -160,6 +158,12 @@ def build_trainer(
         log=log,
         watch=watch,
     )
+
+
+def _named(sources: Sequence[Any], held_out: Sequence[Any]) -> dict[str, Any]:
+    """Datasets by where they stand in the stage."""
+    named = {f"data.{index}": source for index, source in enumerate(sources)}
+    return named | {f"held_out.data.{index}": source for index, source in enumerate(held_out)}
 
 
 def export(

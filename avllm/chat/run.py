@@ -92,9 +92,7 @@ def run(
     settled(options)
     lines = read_lines(Path(source), {"audio_mode": audio_mode_of(audio), **reading}, Path(media_root))
     target = Path(target)
-    if target.exists() and not resume:
-        raise DataError(f"{target} exists; go on with --resume, or name another file")
-    written = _written(target)
+    written = _written(target, resume)
     todo = [line for line in lines if line.id not in written]
     assistant = assistant or load(model)
     choose_threads(assistant.model)
@@ -117,8 +115,10 @@ def _require_positive(**counts: int) -> None:
             raise ConfigError(f"{name}: expected a whole number above 0, got {value}")
 
 
-def _written(target: Path) -> set[str | int | float]:
+def _written(target: Path, resume: bool) -> set[str | int | float]:
     """Ids of the rows that are there; a last row that was cut off by a kill is removed."""
+    if target.exists() and not resume:
+        raise DataError(f"{target} exists; go on with --resume, or name another file")
     if not target.exists():
         return set()
     kept, names = 0, set()

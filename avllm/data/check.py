@@ -135,7 +135,6 @@ def check(
     """
     context = context or Context(processor=processor)
     source = READERS[type(config)](config) if type(config) in READERS else config.build(context)
-    name = _name(config)
     prepare = Prepare(processor, modality=context.modality, max_text_tokens=max_text_tokens, context=max_ids)
     faults: list[Fault] = []
     lengths: list[int] = []
@@ -163,7 +162,7 @@ def check(
         else:
             lengths.append(prepared)
     return Report(
-        file=name,
+        file=_name(config),
         entries=len(source),
         good=len(lengths),
         media=dict(media),

@@ -8,6 +8,7 @@ from typing import Any
 
 from avllm.cli.common import command, positive
 from avllm.errors import DataError, DiskError
+from avllm.terminal import say
 
 AUDIO = ("auto", "require", "off")
 
@@ -43,7 +44,7 @@ def _ask(args: argparse.Namespace) -> int:
         raise DataError("expected a question, got an empty one")
     options = {**_reading(args), **_generation(args)}
     for reply in ask(args.media, questions, model=args.model, audio=args.audio, **options):
-        print(json.dumps(reply.to_dict()) if args.json else reply.answer, flush=True)
+        say(json.dumps(reply.to_dict()) if args.json else reply.answer)
     return 0
 
 
@@ -121,9 +122,9 @@ def _run(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt(f"stopped; go on with: {_again(args)}") from None
     except DiskError as error:
         raise DiskError(f"{error}; then go on with: {_again(args)}" if args.target.exists() else str(error)) from error
-    print(summary)
+    say(summary)
     if summary.warning:
-        print(f"avllm run: {summary.warning}", file=sys.stderr)
+        say(f"avllm run: {summary.warning}", file=sys.stderr)
     return 0
 
 
@@ -163,5 +164,5 @@ def _probe(args: argparse.Namespace) -> int:
     from avllm.media import probe
 
     info = probe(args.file)
-    print(json.dumps(info.to_dict(), indent=2) if args.json else info.to_table())
+    say(json.dumps(info.to_dict(), indent=2) if args.json else info.to_table())
     return 0

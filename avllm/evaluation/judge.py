@@ -16,6 +16,7 @@ from avllm.evaluation.aspects import ASPECTS
 from avllm.evaluation.endpoint import Endpoint, Refused, Unreachable
 from avllm.evaluation.log import Row, digest, whole_rows
 from avllm.evaluation.verdict import messages, read, schema
+from avllm.terminal import visible
 
 FILE = "judge.jsonl"
 GIVE_UP_AFTER = 3  # questions in a row that the endpoint did not answer at all
@@ -164,7 +165,7 @@ def _ask_all(judge: Judge, endpoint: Endpoint, todo: Sequence[Task], out: Append
 
     try:
         waiting = [pool.submit(ask, task) for task in todo]
-        with tqdm(total=len(todo), unit="verdict", desc=judge.model, disable=None) as bar:
+        with tqdm(total=len(todo), unit="verdict", desc=visible(judge.model), disable=None) as bar:
             for future in as_completed(waiting):
                 row, is_silent = future.result()
                 silent = silent + 1 if is_silent else 0

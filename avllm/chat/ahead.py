@@ -26,6 +26,8 @@ def answer_each(
         media: what `Assistant.perceive_request` gave for each.
         options: what `generate` of `transformers` takes.
     """
+    if not requests:
+        return []
     replies = attempted(lambda: assistant.answers(requests, media=media, **options))
     if not isinstance(replies, AvllmError):
         return [*replies]

@@ -19,6 +19,7 @@ from avllm.evaluation.verdict import messages, read, schema
 from avllm.terminal import visible
 
 FILE = "judge.jsonl"
+KEYS = ("id", "aspect", "model", "key", "answer_hash", "tokens", "cost")  # of its rows
 GIVE_UP_AFTER = 3  # questions in a row that the endpoint did not answer at all
 
 
@@ -211,7 +212,7 @@ def _verdict(judge: Judge, endpoint: Endpoint, task: Task) -> tuple[Row, bool]:
 
 def _known(path: Path) -> set[str]:
     """Keys of the verdicts in a file; what failed is asked again."""
-    return {row["key"] for row in whole_rows(path) if "error" not in row} if path.is_file() else set()
+    return {row["key"] for row in whole_rows(path, KEYS) if "error" not in row} if path.is_file() else set()
 
 
 def judged(folder: Path, rows: Sequence[Row]) -> tuple[list[Row], dict[str, Row]]:
@@ -227,7 +228,7 @@ def judged(folder: Path, rows: Sequence[Row]) -> tuple[list[Row], dict[str, Row]
     hashes = {group[0]["id"]: _hash(group) for group in _groups(rows)}
     said: dict[str, dict[str, dict[str, Row]]] = {}
     spent: dict[str, Row] = {}
-    for verdict in whole_rows(path):
+    for verdict in whole_rows(path, KEYS):
         total = spent.setdefault(verdict["model"], {"tokens": [0, 0], "cost": None, "served_by": []})
         total["tokens"] = [a + b for a, b in zip(total["tokens"], verdict["tokens"], strict=True)]
         if verdict["cost"] is not None:

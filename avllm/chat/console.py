@@ -1,6 +1,5 @@
 """The work of `avllm chat`: a conversation in the terminal."""
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +12,10 @@ from avllm.chat.asked import AudioMode, audio_mode_of
 from avllm.chat.assistant import load
 from avllm.chat.session import Overflow, Session
 from avllm.chat.threads import choose_threads
+from avllm.durable import write_json
 from avllm.errors import AvllmError, DataError
 from avllm.model.options import SHARED, for_kind
+from avllm.terminal import say
 
 HISTORY = Path("~/.cache/avllm/history").expanduser()
 HELP = """\
@@ -165,7 +166,9 @@ class Console:
     def _save(self, args: list[str]) -> bool:
         if len(args) != 1:
             return self._say("/save expects one file")
-        Path(args[0]).write_text(json.dumps(self.session.to_dict(), indent=1) + "\n", encoding="utf-8")
+        if not Path(args[0]).absolute().parent.is_dir():
+            raise DataError(f"{args[0]}: no such folder")
+        write_json(args[0], self.session.to_dict())
         return self._say(f"wrote {args[0]}")
 
     def _say(self, text: str) -> bool:
@@ -217,8 +220,8 @@ def chat(
     console = Console(
         assistant.chat(system=system, overflow=overflow),
         audio=audio,
-        write=lambda text: (sys.stdout.write(text), sys.stdout.flush()),
-        tell=lambda text: (sys.stderr.write(text), sys.stderr.flush()),
+        write=lambda text: say(text, end=""),
+        tell=lambda text: say(text, end="", file=sys.stderr),
         **options,
     )
     console.pending = [{"type": kind, kind: source} for kind, source in zip(kinds, media, strict=True)]

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 from avllm import __version__
 from avllm.cli import chat, data, environment, evaluation, models, training
+from avllm.cli.common import Parser
+from avllm.durable import told_of_disk
 from avllm.errors import AvllmError, in_one_line, own_message
 from avllm.extras import missing
 from avllm.imports import collector_paused, models_listed_once
+from avllm.terminal import say, visible
 
 # The commands import their layer inside the function: `avllm --help` must not wait for torch.
 _WHERE = "; --verbose shows where"
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AvllmError as error:
         return _fail(args, own_message(error))
     except KeyboardInterrupt as stopped:
-        print(f"avllm: {stopped}" if str(stopped) else "avllm: stopped", file=sys.stderr)
+        say(f"avllm: {stopped}" if str(stopped) else "avllm: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `avllm probe x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _fail(args, missing(error))
     except Exception as error:
-        if isinstance(error, OSError) and error.strerror:  # what the operating system says, of a disk for example
+        of_disk = told_of_disk(error)
+        if of_disk is not None:
+            return _fail(args, of_disk)
+        if isinstance(error, OSError) and error.strerror:  # what the operating system says
             return _fail(args, f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
         # Nobody foresaw it. A traceback helps only those who ask for one.
         return _fail(args, in_one_line(error) + ("" if args.verbose else _WHERE))
@@ -74,7 +80,14 @@ def _import_models() -> None:
             gc.freeze()
 
 
-class _Lines(logging.Formatter):
+class _Visible(logging.Formatter):
+    """What is logged is text, never a command to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+class _Lines(_Visible):
     """One line for each fault that is logged, without its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -90,7 +103,7 @@ def _log(args: argparse.Namespace) -> None:
     """How everything is logged from here on, also by threads that end with an error."""
     form = "%(levelname)s %(name)s: %(message)s"
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(form) if args.verbose else _Lines(form))
+    handler.setFormatter(_Visible(form) if args.verbose else _Lines(form))
     logging.basicConfig(level=logging.DEBUG if args.verbose else logging.WARNING, handlers=[handler])
     if not args.verbose:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # advertises another package at import
@@ -106,7 +119,7 @@ def _log(args: argparse.Namespace) -> None:
 def _fail(args: argparse.Namespace, message: str) -> int:
     if args.verbose:
         logging.exception("the traceback, as --verbose was given")
-    print(f"avllm {args.command}: {' '.join(message.split())}", file=sys.stderr)
+    say(f"avllm {args.command}: {' '.join(message.split())}", file=sys.stderr)
     return 1
 
 
@@ -119,7 +132,7 @@ def _without_verbose(argv: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="avllm",
         description="Ask audio-visual language models about videos, sounds and images; train and check them.",
         epilog="Exit codes: 0 done (`run` also when rows are errors), 1 it failed, as one line says, 2 wrong options, "

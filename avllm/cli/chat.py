@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from avllm.cli.common import command, positive
-from avllm.errors import DataError
+from avllm.errors import DataError, DiskError
+from avllm.terminal import say
 
 AUDIO = ("auto", "require", "off")
 
@@ -43,7 +44,7 @@ def _ask(args: argparse.Namespace) -> int:
         raise DataError("expected a question, got an empty one")
     options = {**_reading(args), **_generation(args)}
     for reply in ask(args.media, questions, model=args.model, audio=args.audio, **options):
-        print(json.dumps(reply.to_dict()) if args.json else reply.answer, flush=True)
+        say(json.dumps(reply.to_dict()) if args.json else reply.answer)
     return 0
 
 
@@ -118,9 +119,17 @@ def _run(args: argparse.Namespace) -> int:
     try:
         summary = run(args.source, args.target, **options, **_reading(args), **_generation(args))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: avllm run {args.source} {args.target} --resume") from None
-    print(summary)
+        raise KeyboardInterrupt(f"stopped; go on with: {_again(args)}") from None
+    except DiskError as error:
+        raise DiskError(f"{error}; then go on with: {_again(args)}" if args.target.exists() else str(error)) from error
+    say(summary)
+    if summary.warning:
+        say(f"avllm run: {summary.warning}", file=sys.stderr)
     return 0
+
+
+def _again(args: argparse.Namespace) -> str:
+    return f"avllm run {args.source} {args.target} --resume"
 
 
 def _add_demo(commands) -> None:
@@ -155,5 +164,5 @@ def _probe(args: argparse.Namespace) -> int:
     from avllm.media import probe
 
     info = probe(args.file)
-    print(json.dumps(info.to_dict(), indent=2) if args.json else info.to_table())
+    say(json.dumps(info.to_dict(), indent=2) if args.json else info.to_table())
     return 0

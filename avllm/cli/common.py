@@ -1,7 +1,19 @@
 """What the commands share: a parser with the usual options, types of arguments."""
 
 import argparse
+import sys
 from collections.abc import Callable
+from typing import Any
+
+from avllm.terminal import say
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that shows wrong arguments as text, whatever a terminal would make of them."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            say(message, end="", file=file or sys.stderr)
 
 
 def command(

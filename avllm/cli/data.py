@@ -11,6 +11,7 @@ from avllm.cli.common import command, positive
 from avllm.config import find_file
 from avllm.errors import ConfigError
 from avllm.extras import require
+from avllm.terminal import say
 
 
 def add(commands) -> None:
@@ -179,9 +180,9 @@ def _check(args: argparse.Namespace) -> int:
         draw_lengths(lengths, args.histogram)
     if args.json:
         plain = [report.to_dict() for report in reports]
-        print(json.dumps(plain if opened.is_stage else plain[0], indent=2))
+        say(json.dumps(plain if opened.is_stage else plain[0], indent=2))
     else:
-        print("\n".join(report.to_table() for report in reports))
+        say("\n".join(report.to_table() for report in reports))
     return 0 if all(report.ok for report in reports) else 1
 
 
@@ -191,5 +192,5 @@ def _preview(args: argparse.Namespace) -> int:
     opened = _open(args)
     options = {"context": opened.context, "max_text_tokens": opened.options.get("max_text_tokens")}
     count = preview(opened.data, opened.context.processor, args.out, num_samples=args.samples, **options)
-    print(f"wrote {args.out} with {count} samples")
+    say(f"wrote {args.out} with {count} samples")
     return 0

@@ -4,6 +4,7 @@ import argparse
 import json
 
 from avllm.cli.common import command
+from avllm.terminal import say
 
 
 def add(commands) -> None:
@@ -18,5 +19,5 @@ def _env(args: argparse.Namespace) -> int:
     from avllm.environment import read_environment
 
     found = read_environment()
-    print(json.dumps(found.to_dict(), indent=2) if args.json else found.to_text())
+    say(json.dumps(found.to_dict(), indent=2) if args.json else found.to_text())
     return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from avllm.cli.common import command, positive
 from avllm.errors import ConfigError, DataError
+from avllm.terminal import say
 
 TOO_MUCH_MISSING = 3  # exit code
 
@@ -40,7 +41,7 @@ def _eval(args: argparse.Namespace) -> int:
     found = benchmark.read_benchmark(args.benchmark, args.overrides, READERS)
     if args.dry_run:
         work = run.plan(found, resume=True)
-        print(work.describe(found))
+        say(work.describe(found))
         return 0 if len(work.missing) <= found.max_missing * len(work.samples) else TOO_MUCH_MISSING
     if args.rescore:
         report = run.rescore(found)
@@ -49,7 +50,7 @@ def _eval(args: argparse.Namespace) -> int:
     if report is None:
         return 0
     files = ", ".join(["report.json", "report.html", *(["the server's file"] if found.submission else [])])
-    print(report.to_json() if args.json else f"{report.to_table()}\nwrote {files} to {found.out}")
+    say(report.to_json() if args.json else f"{report.to_table()}\nwrote {files} to {found.out}")
     return 0 if report.ok else TOO_MUCH_MISSING
 
 
@@ -81,15 +82,15 @@ def _compare(args: argparse.Namespace) -> int:
         raise DataError(f"expected runs of one benchmark, got {', '.join(report.name for report in reports)}")
     names = run_names(reports)
     for name, report in zip(names, reports, strict=True):
-        print(f"{name}: {report.overall.percent()}, n {report.overall.n}")
+        say(f"{name}: {report.overall.percent()}, n {report.overall.n}")
     for name, report in zip(names[1:], reports[1:], strict=True):
         found = paired(reports[0], report)
         if found is None:
-            print(f"{names[0]} and {name} have no sample in common")
+            say(f"{names[0]} and {name} have no sample in common")
             continue
         gap = f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
-        print(f"{names[0]} minus {name}: {gap}, p {found.p:.4f}, on {found.n} samples of both")
+        say(f"{names[0]} minus {name}: {gap}, p {found.p:.4f}, on {found.n} samples of both")
     if args.out:
         write_whole(args.out, page(reports))
-        print(f"wrote {args.out}")
+        say(f"wrote {args.out}")
     return 0

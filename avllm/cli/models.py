@@ -6,6 +6,7 @@ from pathlib import Path
 
 from avllm.cli.common import command, positive
 from avllm.errors import CheckpointError, ConfigError
+from avllm.terminal import say
 
 DTYPES = ("fp32", "bf16", "fp16")
 
@@ -47,10 +48,10 @@ def _convert(args: argparse.Namespace) -> int:
         unused = [*overrides, *(f"--{name}" for name in ("system", "decoder", "start") if getattr(args, name))]
         if unused:
             raise ConfigError(f"{unused[0]}: does not go with --base, which tells the system; leave it out")
-        print(convert_adapter(sources, args.out, base=args.base, dtype=dtype))
+        say(convert_adapter(sources, args.out, base=args.base, dtype=dtype))
         return 0
     options = {"system": args.system, "overrides": overrides, "dtype": dtype, "decoder": args.decoder}
-    print(convert_with_progress(sources, args.out, **options, start=args.start, seed=args.seed))
+    say(convert_with_progress(sources, args.out, **options, start=args.start, seed=args.seed))
     return 0
 
 
@@ -78,7 +79,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
     sources, overrides = _apart(args.sources)
     report = inspect(sources, system=args.system, overrides=overrides)
-    print(json.dumps(report.to_dict(), indent=2) if args.json else report.to_table())
+    say(json.dumps(report.to_dict(), indent=2) if args.json else report.to_table())
     return 0 if report.ok else 1
 
 
@@ -92,7 +93,7 @@ def _add_merge(commands) -> None:
 def _merge(args: argparse.Namespace) -> int:
     from avllm.checkpoints.load import merge_adapter
 
-    print(f"wrote {merge_adapter(args.adapter, args.out, dtype=args.dtype)}")
+    say(f"wrote {merge_adapter(args.adapter, args.out, dtype=args.dtype)}")
     return 0
 
 
@@ -124,5 +125,5 @@ def _plan(args: argparse.Namespace) -> int:
         train=args.train,
     )
     result = plan(find_config(args.model, tuple(args.overrides)), work)
-    print(json.dumps(result.to_dict(), indent=2) if args.json else result.to_table())
+    say(json.dumps(result.to_dict(), indent=2) if args.json else result.to_table())
     return 0

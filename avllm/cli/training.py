@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from avllm.cli.common import command, positive
+from avllm.terminal import say
 
 
 def add(commands) -> None:
@@ -31,7 +32,7 @@ def _train(args: argparse.Namespace) -> int:
     if not sys.stderr.isatty():  # no bar there: a line for each row of the log
         logging.getLogger("avllm.training.progress").setLevel(logging.INFO)
     folder = train(args.stage, args.overrides, resume=args.resume, datasets=DATASETS)
-    print(f"saved {folder}; try: avllm ask CLIP QUESTION --model {folder}")
+    say(f"saved {folder}; try: avllm ask CLIP QUESTION --model {folder}")
     return 0
 
 
@@ -56,8 +57,8 @@ def _features(args: argparse.Namespace) -> int:
     names = ("out", "workers", "engine", "dtype", "batch", "decoders", "shard_size", "isolate")
     summary = extract(args.stage, args.overrides, datasets=DATASETS, **{name: getattr(args, name) for name in names})
     for entry in summary.unreadable:
-        print(f"unreadable: {entry.source}: {entry.reason}", file=sys.stderr)
-    print(f"{summary}\nthe store is {args.out}; train on it with: avllm train {args.stage} features={args.out}")
+        say(f"unreadable: {entry.source}: {entry.reason}", file=sys.stderr)
+    say(f"{summary}\nthe store is {args.out}; train on it with: avllm train {args.stage} features={args.out}")
     return 0
 
 
@@ -92,7 +93,7 @@ def _nano_sample(args: argparse.Namespace) -> int:
     from avllm.nano.sample import sample
 
     truth = sample(args.dir, num_clips=args.clips, seed=args.seed)
-    print(f"wrote {args.clips} clips and {truth}")
+    say(f"wrote {args.clips} clips and {truth}")
     return 0
 
 
@@ -100,7 +101,7 @@ def _nano_build(args: argparse.Namespace) -> int:
     from avllm.nano.build import build
 
     folder = build(args.out, seed=args.seed, resume=args.resume, quick=args.quick)
-    print(f"built {folder}; measure it with: avllm nano score --model {folder}")
+    say(f"built {folder}; measure it with: avllm nano score --model {folder}")
     return 0
 
 
@@ -108,5 +109,5 @@ def _nano_score(args: argparse.Namespace) -> int:
     from avllm.nano.score import score
 
     result = score(num_clips=args.clips, seed=args.seed, source=args.source, model=args.model)
-    print(json.dumps(result.to_dict(), indent=2) if args.json else result.to_table())
+    say(json.dumps(result.to_dict(), indent=2) if args.json else result.to_table())
     return 0

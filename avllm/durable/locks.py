@@ -121,6 +121,7 @@ def _gave(key: str) -> None:
 
 def _acquired(lock: str, what: str | Path, wait: bool) -> TextIO:
     """The open file of a lock that is held."""
+    os.makedirs(os.path.dirname(lock), exist_ok=True)
     while True:
         file = open(lock, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  (open as long as it is held)
         try:

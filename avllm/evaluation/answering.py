@@ -3,17 +3,19 @@
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from avllm.chat.ahead import answer_each, named_fault
+from avllm.chat.ahead import answer_each, attempted
 from avllm.chat.assistant import Assistant, Request, load
+from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.chat.threads import choose_threads
 from avllm.checkpoints.adapters import is_adapter
 from avllm.checkpoints.load import base_of_adapter, find_model
-from avllm.errors import AvllmError, CheckpointError, ConfigError
+from avllm.errors import AvllmError, CheckpointError, ConfigError, own_message
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Row, digest
 from avllm.evaluation.sample import Sample
@@ -35,15 +37,13 @@ def answer(benchmark: Benchmark, samples: Sequence[Sample], assistant: Assistant
     """Rows of all samples, batch by batch; whatever goes wrong with one sample becomes its row, with the error."""
     ready: list[Asked] = []
 
-    def perceive(group: list[Sample]) -> list[Perceived]:
+    def perceive(group: list[Sample]) -> list[Perceived] | AvllmError:
         sample = group[0]
         part = {"start_s": sample.start_s, "end_s": sample.end_s, "source_fps": sample.source_fps}
         options: dict[str, Any] = {name: value for name, value in part.items() if value is not None}
         num_frames = benchmark.num_frames if "video" in sample.media else None
-        try:
-            return assistant.perceive_all(**sample.media, audio_mode=benchmark.audio, num_frames=num_frames, **options)
-        except Exception as error:
-            raise named_fault(error) from error
+        options |= {"audio_mode": benchmark.audio, "num_frames": num_frames}
+        return attempted(lambda: assistant.perceive_all(**sample.media, **options))
 
     for group, media in read_ahead(grouped(samples), perceive, benchmark.workers):
         if isinstance(media, AvllmError):
@@ -58,32 +58,53 @@ def answer(benchmark: Benchmark, samples: Sequence[Sample], assistant: Assistant
 
 
 def _answered(benchmark: Benchmark, asked: Sequence[Asked], assistant: Assistant) -> list[Row]:
-    prompt = benchmark.prompt
-    requests = [
-        Request(question=prompt.text(sample, _times(media)), system=prompt.system, answer_start=prompt.answer_start)
-        for sample, media in asked
-    ]
+    requests = [attempted(partial(_request, benchmark, *one)) for one in asked]
+    possible = [(one, request) for one, request in zip(asked, requests, strict=True) if isinstance(request, Request)]
     started = time.perf_counter()
-    replies = answer_each(assistant, requests, [media for _, media in asked], max_new_tokens=benchmark.max_new_tokens)
+    replies = answer_each(
+        assistant,
+        [request for _, request in possible],
+        [media for (_, media), _ in possible],
+        max_new_tokens=benchmark.max_new_tokens,
+    )
     seconds = (time.perf_counter() - started) / len(asked)
-    # "Best option:(" leaves the bracket of "(A)" to the prompt.
-    opened = "(" if prompt.answer_start.endswith("(") else ""
-    rows = []
-    for (sample, media), request, reply in zip(asked, requests, replies, strict=True):
-        if isinstance(reply, AvllmError):
-            rows.append(failed(sample, reply))
-            continue
-        found = {
-            "prompt": request.question,
-            "answer": opened + reply.answer,
-            "streams": list(reply.streams_used),
-            "frames_s": [round(time_s, 3) for time_s in reply.frames],
-            "media_hashes": [item.key for item in media],
-            "seconds": round(seconds, 4),
-        }
-        row = {**described(sample), **found}
-        rows.append({**row, **scored(benchmark, row)})
+    rows, left = [], iter(replies)
+    for (sample, media), request in zip(asked, requests, strict=True):
+        reply = request if isinstance(request, AvllmError) else next(left)
+        if isinstance(request, Request) and isinstance(reply, Reply):
+            found = attempted(partial(_row, benchmark, sample, media, request, reply, seconds))
+        else:
+            found = reply
+        rows.append(failed(sample, found) if isinstance(found, AvllmError) else found)
     return rows
+
+
+def _request(benchmark: Benchmark, sample: Sample, media: Sequence[Perceived]) -> Request:
+    prompt = benchmark.prompt
+    text = prompt.text(sample, _times(media))
+    return Request(question=text, system=prompt.system, answer_start=prompt.answer_start)
+
+
+def _row(
+    benchmark: Benchmark,
+    sample: Sample,
+    media: Sequence[Perceived],
+    request: Request,
+    reply: Reply,
+    seconds: float,
+) -> Row:
+    # "Best option:(" leaves the bracket of "(A)" to the prompt.
+    opened = "(" if benchmark.prompt.answer_start.endswith("(") else ""
+    found = {
+        "prompt": request.question,
+        "answer": opened + reply.answer,
+        "streams": list(reply.streams_used),
+        "frames_s": [round(time_s, 3) for time_s in reply.frames],
+        "media_hashes": [item.key for item in media],
+        "seconds": round(seconds, 4),
+    }
+    row = {**described(sample), **found}
+    return {**row, **scored(benchmark, row)}
 
 
 def _times(media: Sequence[Perceived]) -> tuple[float, ...]:
@@ -105,7 +126,7 @@ def scored(benchmark: Benchmark, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def failed(sample: Sample, error: AvllmError) -> Row:
     """The row of a sample that could not be answered."""
-    return {**described(sample), "error": " ".join(str(error).split())}
+    return {**described(sample), "error": own_message(error)}
 
 
 def require_possible(benchmark: Benchmark, samples: Sequence[Sample], processor: Any) -> None:

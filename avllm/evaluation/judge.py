@@ -16,8 +16,10 @@ from avllm.evaluation.aspects import ASPECTS
 from avllm.evaluation.endpoint import Endpoint, Refused, Unreachable
 from avllm.evaluation.log import Row, digest, whole_rows
 from avllm.evaluation.verdict import messages, read, schema
+from avllm.terminal import visible
 
 FILE = "judge.jsonl"
+KEYS = ("id", "aspect", "model", "key", "answer_hash", "tokens", "cost")  # of its rows
 GIVE_UP_AFTER = 3  # questions in a row that the endpoint did not answer at all
 
 
@@ -164,7 +166,7 @@ def _ask_all(judge: Judge, endpoint: Endpoint, todo: Sequence[Task], out: Append
 
     try:
         waiting = [pool.submit(ask, task) for task in todo]
-        with tqdm(total=len(todo), unit="verdict", desc=judge.model, disable=None) as bar:
+        with tqdm(total=len(todo), unit="verdict", desc=visible(judge.model), disable=None) as bar:
             for future in as_completed(waiting):
                 row, is_silent = future.result()
                 silent = silent + 1 if is_silent else 0
@@ -210,7 +212,7 @@ def _verdict(judge: Judge, endpoint: Endpoint, task: Task) -> tuple[Row, bool]:
 
 def _known(path: Path) -> set[str]:
     """Keys of the verdicts in a file; what failed is asked again."""
-    return {row["key"] for row in whole_rows(path) if "error" not in row} if path.is_file() else set()
+    return {row["key"] for row in whole_rows(path, KEYS) if "error" not in row} if path.is_file() else set()
 
 
 def judged(folder: Path, rows: Sequence[Row]) -> tuple[list[Row], dict[str, Row]]:
@@ -226,7 +228,7 @@ def judged(folder: Path, rows: Sequence[Row]) -> tuple[list[Row], dict[str, Row]
     hashes = {group[0]["id"]: _hash(group) for group in _groups(rows)}
     said: dict[str, dict[str, dict[str, Row]]] = {}
     spent: dict[str, Row] = {}
-    for verdict in whole_rows(path):
+    for verdict in whole_rows(path, KEYS):
         total = spent.setdefault(verdict["model"], {"tokens": [0, 0], "cost": None, "served_by": []})
         total["tokens"] = [a + b for a, b in zip(total["tokens"], verdict["tokens"], strict=True)]
         if verdict["cost"] is not None:

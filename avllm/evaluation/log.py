@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Log:
     """
 
     def __init__(self, folder: str | Path, *, rank: int = 0, num_processes: int = 1) -> None:
-        self.folder = Path(folder)
+        self.folder, self.rank, self.num_processes = Path(folder), rank, num_processes
         self.path = self.folder / (f"log.{rank}.jsonl" if num_processes > 1 else "log.jsonl")
 
     def header(self) -> dict[str, Any]:
@@ -61,6 +61,8 @@ class Log:
         for path in self._paths():
             for row in whole_rows(path):
                 if "run" not in row:
+                    if not {"answer", "error"} & set(row):
+                        raise DataError(f"{path}: the row {row['id']} holds neither answer nor error; set out=DIR")
                     found.setdefault(row["id"], row)
         return found
 
@@ -80,8 +82,12 @@ class Log:
         return sorted(self.folder.glob("log*.jsonl"))
 
 
-def whole_rows(path: Path) -> Iterator[Row]:
+def whole_rows(path: Path, keys: Collection[str] = ("id",)) -> Iterator[Row]:
     """Rows and headers of a file, without a last row that is not whole.
+
+    Args:
+        path: of the file.
+        keys: that every row has.
 
     Raises:
         DataError: a line is neither.
@@ -89,7 +95,7 @@ def whole_rows(path: Path) -> Iterator[Row]:
     for number, line in enumerate(whole_lines(path), start=1):
         try:
             row = json.loads(line)
-            if not isinstance(row, dict) or not ({"run", "id"} & set(row)):
+            if not isinstance(row, dict) or not (isinstance(row.get("run"), dict) or set(keys) <= set(row)):
                 raise ValueError("neither a header nor a row")
         except (ValueError, RecursionError) as error:
             raise DataError(

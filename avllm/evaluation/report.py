@@ -150,7 +150,7 @@ class Report:
         table.add_section()
         for name, words, n in self.judge_lines():
             table.add_row(name, words, str(n))
-        console = Console(width=100)
+        console = Console(width=100, color_system=None, markup=False)
         with console.capture() as captured:
             console.print(table)
         return "\n".join([captured.get().rstrip(), *self._remarks()])

@@ -1,6 +1,5 @@
 """The work of `avllm eval`: answer what is not answered yet, score everything, write the report."""
 
-import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,8 @@ import avllm
 from avllm.chat.assistant import Assistant
 from avllm.checkpoints.load import find_model
 from avllm.config import to_plain
-from avllm.durable import write_whole
+from avllm.data.annotations import read_json
+from avllm.durable import in_use, write_whole
 from avllm.errors import AvllmError, DataError
 from avllm.evaluation import judge, submissions
 from avllm.evaluation.answering import answer, assistant_of, described, grouped, processor_of, require_possible, scored
@@ -79,7 +79,7 @@ def plan(benchmark: Benchmark, *, resume: bool = False) -> Plan:
     if (done or log.header()) and not resume:
         raise DataError(f"{benchmark.out} holds a run; go on with --resume, score it with --rescore, or set out=DIR")
     for sample in samples:
-        if sample.id in done and done[sample.id]["sample_hash"] != described(sample)["sample_hash"]:
+        if sample.id in done and done[sample.id].get("sample_hash") != described(sample)["sample_hash"]:
             raise DataError(f"{benchmark.out}: the sample {sample.id} is not what it was; set out=DIR to start anew")
     return Plan(samples=samples, done=done)
 
@@ -106,6 +106,8 @@ def evaluate(
 
     Raises:
         DataError: the annotations are wrong, or the folder holds another run.
+        InUse: another process writes into it; said before the model is loaded.
+        DiskError: it cannot be written; the rows that are there are whole, and resume goes on from them.
         MissingPackage: that the submission or the judge needs.
         CheckpointError: there is no such model.
     """
@@ -114,7 +116,21 @@ def evaluate(
     if benchmark.judge.url:
         require("eval", "httpx", purpose="judge.url")
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    log = Log(benchmark.out, rank=rank, num_processes=num_processes)
+    with in_use(Path(benchmark.out)):
+        log = Log(benchmark.out, rank=rank, num_processes=num_processes)
+        return _evaluate(benchmark, log, resume=resume, assistant=assistant, engine=engine, processes=processes)
+
+
+def _evaluate(
+    benchmark: Benchmark,
+    log: Log,
+    *,
+    resume: bool,
+    assistant: Assistant | None,
+    engine: Engine,
+    processes: int | None,
+) -> Report | None:
+    rank, num_processes = log.rank, log.num_processes
     work = plan(benchmark, resume=resume or num_processes > 1)
     header = _header(benchmark, assistant)
     _check_same_run(log.header(), header, benchmark.out)
@@ -166,10 +182,12 @@ def _report(
 ) -> Report:
     wanted = list(rows) if samples is None else [sample.id for sample in samples if sample.id in rows]
     kept = [rows[name] for name in wanted]
-    kept = [row if "error" in row else {**row, **scored(benchmark, row)} for row in kept]
+    kept = [row if "error" in row else {**row, **_scored_anew(benchmark, row)} for row in kept]
     path = Path(benchmark.out) / "report.json"
     if samples is None:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        before = read_json(path) if path.is_file() else {}
+        if not isinstance(before, dict):
+            raise DataError(f"{path}: no report of avllm eval; remove it")
         absent, num_without_media = before.get("missing_media", []), before.get("without_media", 0)
     else:
         absent = list(dict.fromkeys(path for sample in samples for path in sample.missing))
@@ -202,6 +220,16 @@ def _report(
     return report
 
 
+def _scored_anew(benchmark: Benchmark, row: Row) -> Row:
+    try:
+        return scored(benchmark, row)
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{benchmark.out}: the row {row['id']} lacks what it is scored by ({type(error).__name__}: {error}); "
+            f"set out=DIR to another folder"
+        ) from error
+
+
 def _parted(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """Rows with their options in the published order, and in others; each in the order of their ids."""
     ordered = sorted(rows, key=lambda row: row["id"])
@@ -218,6 +246,8 @@ def stored(folder: str | Path) -> Report:
     header, rows = log.header(), list(log.rows().values())
     if not rows:
         raise DataError(f"{folder}: no log.jsonl with rows there; expected the folder of a run of avllm eval")
+    if not isinstance(header.get("benchmark"), dict) or "name" not in header["benchmark"]:
+        raise DataError(f"{folder}: its log does not begin as one of avllm eval; expected the folder of a run")
     rows, judges = judge.judged(Path(folder), rows)
     rows, shuffled = _parted(rows)
     return Report(

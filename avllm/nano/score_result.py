@@ -112,7 +112,7 @@ class Score:
         for name, value in self.accuracies(held_out=False).items():
             table.add_row(name.replace("_", " "), str(value), str(value.n), str(held_out[name]), str(held_out[name].n))
         share = self.yes_share()
-        console = Console(width=100)
+        console = Console(width=100, color_system=None, markup=False)
         with console.capture() as captured:
             console.print(table)
             if share["said"] is not None and share["true"] is not None:

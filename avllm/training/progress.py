@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from avllm.durable import append_line, file_whole, write_whole
+from avllm.terminal import visible
 
 logger = logging.getLogger(__name__)
 HELD_OUT = "held_out_loss"
@@ -44,7 +45,12 @@ class CsvLog(TrainerCallback):
         self._last = (time.monotonic(), state.global_step)
         # None: no bar when the output is no terminal; the rows of the log say the same.
         self._bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", disable=None, smoothing=0.1
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=visible(self.name),
+            unit="step",
+            disable=None,
+            smoothing=0.1,
         )
 
     def on_step_end(self, args, state, control, **rest: Any) -> None:

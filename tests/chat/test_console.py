@@ -57,7 +57,7 @@ def test_the_sound_of_a_video_can_be_left_out(console):
         ("/video", "expects one file"),
         ("/again", "nothing to answer anew"),
         ("/undo", "nothing to take back"),
-        ("/save /no/such/folder/x", "No such file"),
+        ("/save /no/such/folder/x", "no such folder"),
         ('/video "half', "No closing quotation"),
         ("x" * 600, "the decoder holds"),
     ],

@@ -14,12 +14,14 @@ from avllm.chat.ahead import answer_each, named_fault
 from avllm.chat.asked import AudioMode, audio_mode_of
 from avllm.chat.assistant import Assistant, load
 from avllm.chat.generate_options import settled
+from avllm.chat.perceiver import reading_through
 from avllm.chat.reply import Reply
 from avllm.chat.rows import Line, read_lines
 from avllm.chat.store import Perceived
 from avllm.chat.threads import choose_threads
 from avllm.errors import AvllmError, ConfigError, DataError
 from avllm.media import read_ahead
+from avllm.media.isolated import reader_of
 from avllm.model.options import VideoOptions, checked, named
 
 READING = ("num_frames", "sampling", "fps", "max_frames", "start_s", "end_s")
@@ -57,6 +59,7 @@ def run(
     resume: bool = False,
     audio: AudioMode = "auto",
     media_root: str | Path = ".",
+    trusted_media: bool = False,
     assistant: Assistant | None = None,
     **options: Any,
 ) -> Summary:
@@ -78,6 +81,7 @@ def run(
         resume: keeps the rows that `target` holds and answers the others.
         audio: whether a video's sound is used, where a line does not say it.
         media_root: folder that relative paths start from.
+        trusted_media: decode in this process, and not in others that a file can do less harm in; see docs/media.md.
         assistant: in place of `model`.
         options: `num_frames`, `sampling`, `fps`, `max_frames`, `start_s`, `end_s` where a line does not say them and
             has a medium with use for them; `seed` and what `generate` of `transformers` takes.
@@ -94,17 +98,18 @@ def run(
     target = Path(target)
     written = _written(target, resume)
     todo = [line for line in lines if line.id not in written]
-    assistant = assistant or load(model)
-    choose_threads(assistant.model)
-    if "video" in assistant.processor.branches:
-        assistant.processor.check_reading("video", **reading)
-    started, failed = time.perf_counter(), 0
-    with target.open("a", encoding="utf-8") as out, tqdm(total=len(todo), unit="row", disable=None) as bar:
-        for row in _rows(assistant, todo, workers, batch, options):
-            _append(out, row)
-            failed += "error" in row
-            bar.update()
-            bar.set_postfix(errors=failed, refresh=False)
+    with reader_of(trusted_media=trusted_media, num_workers=workers, starts=assistant is None and bool(todo)) as reader:
+        assistant = reading_through(assistant or load(model), reader)
+        choose_threads(assistant.model)
+        if "video" in assistant.processor.branches:
+            assistant.processor.check_reading("video", **reading)
+        started, failed = time.perf_counter(), 0
+        with target.open("a", encoding="utf-8") as out, tqdm(total=len(todo), unit="row", disable=None) as bar:
+            for row in _rows(assistant, todo, workers, batch, options):
+                _append(out, row)
+                failed += "error" in row
+                bar.update()
+                bar.set_postfix(errors=failed, refresh=False)
     skipped, seconds = len(lines) - len(todo), time.perf_counter() - started
     return Summary(done=len(todo), failed=failed, skipped=skipped, seconds=seconds)
 

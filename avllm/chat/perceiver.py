@@ -1,13 +1,15 @@
 """Media as the decoder gets them, decoded and encoded once."""
 
+import copy
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from avllm import media
 from avllm.chat.asked import Asked, AudioMode, Look
 from avllm.chat.store import MediaStore, Perceived
 from avllm.errors import ConfigError, MediaError, NoAudioStream
@@ -19,6 +21,7 @@ from avllm.model.prompts import Kind, Medium
 
 SEEN: tuple[Kind, ...] = ("image", "video")
 logger = logging.getLogger(__name__)
+System = TypeVar("System", bound=Any)
 
 
 class Perceiver:
@@ -173,6 +176,22 @@ class Perceiver:
                 raise
             logger.info("no audio track; answering from the picture alone")
             return []
+
+
+def reading_through(system: System, reader: Any) -> System:
+    """The same assistant, whose media another reads: decoder processes, in place of this process.
+
+    One that has a reader of its own keeps that. The model and what it has seen are shared.
+
+    Args:
+        system: an assistant, which stays as it is.
+        reader: `avllm.media`, or what takes its place.
+    """
+    if getattr(system.processor, "door", media) is not media:
+        return system
+    other, other.processor = copy.copy(system), copy.copy(system.processor)
+    other.processor.door = reader
+    return other
 
 
 def _resolved(look: Look) -> Look:

@@ -16,6 +16,7 @@ from avllm.chat.ahead import answer_each, attempted
 from avllm.chat.asked import AudioMode, audio_mode_of
 from avllm.chat.assistant import Assistant, load
 from avllm.chat.generate_options import settled
+from avllm.chat.perceiver import reading_through
 from avllm.chat.reply import Reply
 from avllm.chat.rows import Line, read_lines
 from avllm.chat.store import Perceived
@@ -23,6 +24,7 @@ from avllm.chat.threads import choose_threads
 from avllm.durable import Appender, appending, lock_beside, locked, whole_lines
 from avllm.errors import AvllmError, ConfigError, DataError, own_message
 from avllm.media import read_ahead
+from avllm.media.isolated import reader_of
 from avllm.model.options import VideoOptions, checked, named
 
 MAX_LISTED = 10
@@ -75,6 +77,7 @@ def run(
     resume: bool = False,
     audio: AudioMode = "auto",
     media_root: str | Path = ".",
+    trusted_media: bool = False,
     assistant: Assistant | None = None,
     **options: Any,
 ) -> Summary:
@@ -96,6 +99,7 @@ def run(
         resume: keeps the rows that `target` holds and answers the others.
         audio: whether a video's sound is used, where a line does not say it.
         media_root: folder that relative paths start from.
+        trusted_media: decode in this process, and not in others that a file can do less harm in; see docs/media.md.
         assistant: in place of `model`.
         options: `num_frames`, `sampling`, `fps`, `max_frames`, `start_s`, `end_s` where a line does not say them and
             has a medium with use for them; `seed` and what `generate` of `transformers` takes.
@@ -118,8 +122,10 @@ def run(
         written = _written(target, resume)
         lines = read_lines(Path(source), defaults, Path(media_root))
         todo = [line for line in lines if line.id not in written]
-        with _opened(target) as out:
-            assistant = assistant or load(model)
+        starts = assistant is None and bool(todo)
+        isolated = reader_of(trusted_media=trusted_media, num_workers=workers, starts=starts)
+        with _opened(target) as out, isolated as reader:
+            assistant = reading_through(assistant or load(model), reader)
             choose_threads(assistant.model)
             if "video" in assistant.processor.branches:
                 assistant.processor.check_reading("video", **reading)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from avllm.cli.common import command, positive
+from avllm.cli.common import add_trusted_media, command, positive
 from avllm.errors import DataError, DiskError
 from avllm.terminal import say
 
@@ -108,6 +108,7 @@ def _add_run(commands) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the rows that OUT holds, answer the others")
     parser.add_argument("--audio", choices=AUDIO, default="auto", help="use the sound of videos (default: auto)")
     parser.add_argument("--media-root", type=Path, default=Path(), help="folder that relative paths start from")
+    add_trusted_media(parser)
     _add_reading(parser)
     _add_generation(parser)
 
@@ -115,7 +116,8 @@ def _add_run(commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     from avllm.chat.run import run
 
-    options = {name: getattr(args, name) for name in ("model", "workers", "batch", "resume", "audio", "media_root")}
+    names = ("model", "workers", "batch", "resume", "audio", "media_root", "trusted_media")
+    options = {name: getattr(args, name) for name in names}
     try:
         summary = run(args.source, args.target, **options, **_reading(args), **_generation(args))
     except KeyboardInterrupt:

@@ -34,6 +34,15 @@ def command(
     return parser
 
 
+def add_trusted_media(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag for files whose makers are trusted."""
+    parser.add_argument(
+        "--trusted-media",
+        action="store_true",
+        help="decode in this process, a little faster; else in others, which a harmful file can do less harm in",
+    )
+
+
 def positive(text: str) -> int:
     """A whole number above 0."""
     try:

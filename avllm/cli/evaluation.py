@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from avllm.cli.common import command, positive
+from avllm.cli.common import add_trusted_media, command, positive
 from avllm.errors import ConfigError, DataError
 from avllm.terminal import say
 
@@ -26,6 +26,7 @@ def _add_eval(commands) -> None:
     how.add_argument("--resume", action="store_true", help="keep the answers of an interrupted run")
     how.add_argument("--dry-run", action="store_true", help="check annotations and media, show a prompt, run nothing")
     how.add_argument("--rescore", action="store_true", help="score the answers of a run again, without its model")
+    add_trusted_media(parser)
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or a Ray cluster")
     parser.add_argument(
         "--processes", type=positive, help="of Ray (default: one for each GPU, or for every second core)"
@@ -38,7 +39,8 @@ def _eval(args: argparse.Namespace) -> int:
     from avllm.nano.benchmark import READERS  # nano's world beside the published benchmarks
 
     _require_used(args)
-    found = benchmark.read_benchmark(args.benchmark, args.overrides, READERS)
+    overrides = [*args.overrides, *(["trusted_media=true"] if args.trusted_media else [])]
+    found = benchmark.read_benchmark(args.benchmark, overrides, READERS)
     if args.dry_run:
         work = run.plan(found, resume=True)
         say(work.describe(found))

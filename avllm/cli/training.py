@@ -6,7 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
-from avllm.cli.common import command, positive
+from avllm.cli.common import add_trusted_media, command, positive
 from avllm.terminal import say
 
 
@@ -23,6 +23,7 @@ def _add_train(commands) -> None:
         "overrides", nargs="*", metavar="A.B=C", help="overrides, for example schedule.lr=1.0e-4 output=runs/a"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of the output folder")
+    add_trusted_media(parser)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -31,9 +32,13 @@ def _train(args: argparse.Namespace) -> int:
 
     if not sys.stderr.isatty():  # no bar there: a line for each row of the log
         logging.getLogger("avllm.training.progress").setLevel(logging.INFO)
-    folder = train(args.stage, args.overrides, resume=args.resume, datasets=DATASETS)
+    folder = train(args.stage, _overrides(args), resume=args.resume, datasets=DATASETS)
     say(f"saved {folder}; try: avllm ask CLIP QUESTION --model {folder}")
     return 0
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    return [*args.overrides, *(["trusted_media=true"] if args.trusted_media else [])]
 
 
 def _add_features(commands) -> None:
@@ -47,15 +52,16 @@ def _add_features(commands) -> None:
     parser.add_argument("--batch", type=positive, help="media encoded side by side (default: 8 on a GPU, else 1)")
     parser.add_argument("--decoders", type=positive, help="threads that decode, per process (default: by cores)")
     parser.add_argument("--shard-size", type=positive, default=256, help="media in a shard (default: 256)")
-    parser.add_argument("--isolate", action="store_true", help="survive files that crash the decoder; slower")
+    add_trusted_media(parser)
 
 
 def _features(args: argparse.Namespace) -> int:
     from avllm.nano.data import DATASETS
     from avllm.training.feature_engines import extract
 
-    names = ("out", "workers", "engine", "dtype", "batch", "decoders", "shard_size", "isolate")
-    summary = extract(args.stage, args.overrides, datasets=DATASETS, **{name: getattr(args, name) for name in names})
+    names = ("out", "workers", "engine", "dtype", "batch", "decoders", "shard_size")
+    options = {name: getattr(args, name) for name in names}
+    summary = extract(args.stage, _overrides(args), datasets=DATASETS, **options)
     for entry in summary.unreadable:
         say(f"unreadable: {entry.source}: {entry.reason}", file=sys.stderr)
     say(f"{summary}\nthe store is {args.out}; train on it with: avllm train {args.stage} features={args.out}")

@@ -60,6 +60,7 @@ class DemoModel:
         for name in (config.model, *config.models):
             _require_folder(name)
         door = IsolatedMedia(seconds=config.media.decode_seconds, limits=limits, num_workers=config.page.max_concurrent)
+        door.start()  # while the models are loaded
         return {name: cls._load(name, door, config) for name in dict.fromkeys((config.model, *config.models))}
 
     @classmethod

@@ -41,6 +41,7 @@ class Benchmark:
         shuffle_options: in how many orders of its options each multiple choice is asked, the published one among them.
         batch: questions answered side by side.
         workers: threads that decode and encode media ahead.
+        trusted_media: decode in this process, and not in others that a file can do less harm in.
         audio: whether the sound of a video is used.
         num_frames: frames to look at; by default the system's.
         max_new_tokens: longest answer.
@@ -61,6 +62,7 @@ class Benchmark:
     shuffle_options: int = 1
     batch: int = 16
     workers: int = 1
+    trusted_media: bool = False
     audio: Literal["auto", "require", "off"] = "auto"
     num_frames: int | None = None
     max_new_tokens: int = 64

@@ -6,12 +6,14 @@ from typing import Any
 
 from avllm.chat.ahead import named_fault
 from avllm.chat.assistant import Assistant
+from avllm.chat.perceiver import reading_through
 from avllm.data.shares import Ledgers, RayLedger, work_through
 from avllm.errors import AvllmError
 from avllm.evaluation.answering import answer, assistant_of, failed, grouped
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Row
 from avllm.evaluation.sample import Sample
+from avllm.media.isolated import BATCH_SECONDS, IsolatedMedia
 
 BATCHES = 4  # questions that an actor gets at a time, in batches, so that most of these are full
 
@@ -97,6 +99,9 @@ class _Answering:
 
     def __init__(self, benchmark: Benchmark, shares: Sequence[Sequence[Sample]], ledger: Ledgers) -> None:
         self.benchmark, self.shares, self.assistant = benchmark, shares, assistant_of(benchmark)
+        if not benchmark.trusted_media:  # children end with the actor
+            isolated = IsolatedMedia(seconds=BATCH_SECONDS, num_workers=benchmark.workers)
+            self.assistant = reading_through(self.assistant, isolated)
         self.ledger = ledger
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

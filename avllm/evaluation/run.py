@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 import avllm
 from avllm.chat.assistant import Assistant
+from avllm.chat.perceiver import reading_through
 from avllm.checkpoints.load import find_model
 from avllm.config import to_plain
 from avllm.data.annotations import read_json
@@ -27,11 +29,12 @@ from avllm.evaluation.report import Report
 from avllm.evaluation.sample import Sample
 from avllm.evaluation.scoring import measures
 from avllm.extras import require
+from avllm.media.isolated import reader_of
 
 Engine = Literal["local", "ray"]
 # What may differ between a run and the one that resumes it.
 _FREE = {"batch", "workers", "limit", "shuffle_options", "out", "device", "score", "judge", "max_missing", "model"}
-_FREE |= {"data", "name", "submission"}
+_FREE |= {"data", "name", "submission", "trusted_media"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +144,12 @@ def _evaluate(
     mine = {sample.id for group in grouped(work.samples)[rank::num_processes] for sample in group}
     todo = [sample for sample in work.todo if sample.id in mine]
     if todo:
-        if engine == "local":
-            assistant = assistant or assistant_of(benchmark)
-        require_possible(benchmark, todo, assistant.processor if assistant else processor_of(benchmark))
-        with log.appending(header) as out, tqdm(total=len(todo), unit="question", disable=None) as bar:
+        with ExitStack() as stack:
+            if engine == "local":
+                assistant = _reading(benchmark, assistant, stack)
+            require_possible(benchmark, todo, assistant.processor if assistant else processor_of(benchmark))
+            out = stack.enter_context(log.appending(header))
+            bar = stack.enter_context(tqdm(total=len(todo), unit="question", disable=None))
             for rows in _answers(benchmark, todo, assistant, processes):
                 out.add(rows)
                 bar.update(len(rows))
@@ -152,6 +157,13 @@ def _evaluate(
     if any(sample.id not in rows for sample in work.samples if not sample.missing):
         return None
     return _report(benchmark, rows, work.samples, header)
+
+
+def _reading(benchmark: Benchmark, assistant: Assistant | None, stack: ExitStack) -> Assistant:
+    """The assistant, with decoder processes unless media are trusted; they start while its model is loaded."""
+    isolated = reader_of(trusted_media=benchmark.trusted_media, num_workers=benchmark.workers, starts=assistant is None)
+    reader = stack.enter_context(isolated)
+    return reading_through(assistant or assistant_of(benchmark), reader)
 
 
 def _answers(

@@ -30,6 +30,7 @@ def read_ahead(
             return error
 
     pool = ThreadPoolExecutor(workers)
+    is_stopped = False
     waiting: deque[tuple[Item, Future[Result | AvllmError]]] = deque()
     try:
         for item in items:
@@ -40,5 +41,8 @@ def read_ahead(
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
+    except KeyboardInterrupt:  # nobody waits for what is being read
+        is_stopped = True
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=not is_stopped, cancel_futures=True)

@@ -149,7 +149,7 @@ def tagged_seconds(stream: VideoStream | AudioStream) -> float | None:
 
 def goes_on_after_segment(source: Source) -> bool:
     """Whether something follows what a Matroska file states as its whole: another file that was joined to it."""
-    with io.BytesIO(source.data) if source.data is not None else open(str(source.path), "rb") as file:
+    with source.open() as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         _, head, _ = _element(file)

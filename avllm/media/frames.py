@@ -15,7 +15,7 @@ from avllm.media.limits import Limits
 from avllm.media.pictures import read_picture, shown, still
 from avllm.media.pixels import as_frames, eight_bits, oriented, pillow_faults
 from avllm.media.sampling import Sampling
-from avllm.media.source import Source, resolve
+from avllm.media.source import Source
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".heic", ".heif", ".tif", ".tiff"})
 
@@ -33,14 +33,12 @@ def read_folder(
     Raises:
         MediaError: no image in it, one is damaged, or sizes differ and no size was asked for.
     """
-    if source.path is None:
-        raise MediaError(f"{source.name}: not a folder")
-    files = sorted((p for p in source.path.iterdir() if p.suffix.lower() in _SUFFIXES), key=_natural)
+    files = sorted((name for name in source.names() if Path(name).suffix.lower() in _SUFFIXES), key=_natural)
     if not files:
         raise MediaError(f"{source.name}: no frames in the folder; expected images ({', '.join(sorted(_SUFFIXES))})")
 
-    def read(path: Path) -> Picture:
-        return _of_file(resolve(path, limits), f"{source.name}/{path.name}", how, limits)
+    def read(name: str) -> Picture:
+        return _of_file(source.member(name, limits), f"{source.name}/{name}", how, limits)
 
     return _collect(files, read, source.name, sampling, fps, how, limits)
 
@@ -134,8 +132,8 @@ def _collect(
     )
 
 
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    parts: Iterable[str] = re.split(r"(\d+)", path.name.lower())
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    parts: Iterable[str] = re.split(r"(\d+)", name.lower())
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
 
 

@@ -1,5 +1,6 @@
 """What is in a media file, without decoding it."""
 
+import io
 from dataclasses import asdict, dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -289,9 +290,10 @@ def _met(track: Track, stated: dict[str, Any], origin_s: float) -> dict[str, Any
 
 
 def _size(source: Source) -> int | None:
-    if source.data is not None:
-        return len(source.data)
-    return source.path.stat().st_size if source.path is not None and source.path.is_file() else None
+    if source.kind not in ("container", "picture"):
+        return None
+    with source.open() as file:
+        return file.seek(0, io.SEEK_END)
 
 
 def _short(value: float | None) -> str | None:

@@ -91,6 +91,16 @@ class Source:
             file.seek(0)
             return file.read()
 
+    def names(self) -> list[str]:
+        """Names of what a folder holds."""
+        assert self.path is not None
+        return os.listdir(self.path)
+
+    def member(self, name: str, limits: Limits) -> "Source":
+        """What a folder holds by a name. Raises MediaError, see `resolve`."""
+        assert self.path is not None
+        return resolve(self.path / name, limits)
+
     @cached_property
     def digest(self) -> bytes:
         """A digest of the content, computed once: that of its bytes, of the pixels of its frames, or of its samples.

@@ -138,7 +138,7 @@ class _Share:
                 )
             logger.warning("worker %d ended with code %s; started again, its unfinished shard anew", self.rank, code)
             # It may have been a file that crashes the decoder: from now on that is one unreadable medium.
-            self.job = replace(self.job, isolate=True)
+            self.job = replace(self.job, stage=replace(self.job.stage, trusted_media=False))
             self._start()
 
     def stop(self) -> None:

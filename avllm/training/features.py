@@ -20,7 +20,7 @@ from avllm.data.feature_work import Extractor, Item, Written
 from avllm.data.features import FeatureStore, Reading, begin, describe, require_equal
 from avllm.data.records import Medium, Record
 from avllm.errors import ConfigError, DataError, MediaError
-from avllm.media.isolated import IsolatedMedia
+from avllm.media.isolated import reader_of
 from avllm.model import Branch, StoredEnd
 from avllm.training.frozen import matches
 from avllm.training.stage import Stage
@@ -42,7 +42,6 @@ class Job:
         shard_size: media in a shard, which is what a crash loses at most.
         decoders: threads that decode, in each process; None: a share of the machine.
         workers: processes on this machine.
-        isolate: decode in processes of their own, so that a file that crashes the decoder is one unreadable medium.
     """
 
     stage: Stage
@@ -52,7 +51,6 @@ class Job:
     shard_size: int = 256
     decoders: int | None = None
     workers: int = 1
-    isolate: bool = False
 
 
 @dataclass(kw_only=True)
@@ -219,16 +217,11 @@ class Work:
                 if missing:
                     yield missing
 
-        isolated = IsolatedMedia(num_workers=self.extractor.decoders) if self.job.isolate else None
-        if isolated is not None:
-            self.processor.door = isolated
-        try:
+        reading = {"trusted_media": self.job.stage.trusted_media, "num_workers": self.extractor.decoders}
+        with reader_of(**reading, starts=False) as self.processor.door:
             for written in self.extractor.run(shards()):
                 summary.add(written)
                 summary.require_readable(self.job.stage.max_unreadable)
-        finally:
-            if isolated is not None:
-                isolated.close()
         summary.seconds = time.monotonic() - started
         return summary
 

@@ -19,6 +19,7 @@ from avllm.data.ready import require_ready
 from avllm.durable import UNFINISHED, in_use, sync, sync_folder, write_json, write_whole
 from avllm.errors import ConfigError
 from avllm.extras import require
+from avllm.media.isolated import reader_of
 from avllm.model.four_bits import keep_own_weights
 from avllm.training import checkpoint
 from avllm.training.adapter import add_adapter, freeze_beside_adapter, full_weights
@@ -34,7 +35,7 @@ from avllm.training.trainer import StageTrainer, run_to_end
 
 logger = logging.getLogger(__name__)
 # May differ between a run and its resumption: they change no weight.
-FREE = ("output", "logging", "checkpoints", "workers", "max_unreadable")
+FREE = ("output", "logging", "checkpoints", "workers", "max_unreadable", "trusted_media")
 
 
 def train(
@@ -63,16 +64,20 @@ def train(
     settings, plain = read_stage(stage, overrides, datasets={**DATASETS, **(datasets or {})})
     require("train", "accelerate", *(["peft"] if settings.adapter else []), purpose="training")
     folder = Path(settings.output)
-    with in_use(folder):
-        return _train(settings, plain, folder, resume=resume)
+    # One file at a time in each process that reads data: a DataLoader's have children of their own.
+    isolated = reader_of(trusted_media=settings.trusted_media, num_workers=1, starts=False)
+    with in_use(folder), isolated as reader:
+        return _train(settings, plain, folder, reader, resume=resume)
 
 
-def _train(settings: Stage, plain: Mapping[str, Any], folder: Path, *, resume: bool) -> Path:
+def _train(settings: Stage, plain: Mapping[str, Any], folder: Path, reader: Any, *, resume: bool) -> Path:
     newest = _to_resume(plain, folder, resume)
     if (folder / RECORD).exists():
         logger.warning("%s is finished already", folder)
         return folder
     model, processor = open_start(settings)
+    if processor is not None:
+        processor.door = reader
     try:
         trained, adapted = _make_ready(model, settings)
         trainer = build_trainer(settings, model, processor, folder, resume_from=newest)

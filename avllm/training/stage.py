@@ -169,6 +169,7 @@ class Stage:
         max_text_tokens: longest text of a sample; None is without limit.
         max_unreadable: highest share of samples whose media cannot be read; more stops the run.
         workers: processes that read data; 0 reads between the steps.
+        trusted_media: decode media in the processes that read data, and not in others that a file can do less harm in.
         distributed: what several processes (torchrun) hold: each the whole model (ddp), or each a share of every layer
             of the decoder and of its optimizer state (fsdp).
         precision: bf16 and fp16 by autocast; trained weights stay fp32.
@@ -195,6 +196,7 @@ class Stage:
     max_text_tokens: int | None = None
     max_unreadable: float = 0.01
     workers: int = 0
+    trusted_media: bool = False
     distributed: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False

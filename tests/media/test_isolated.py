@@ -83,10 +83,12 @@ def test_limits_hold_for_every_way_in(clip):
 def test_closing_ends_the_processes(clip):
     isolated = IsolatedMedia(num_workers=2)
     isolated.probe(clip)
-    process = next(worker._process for worker in isolated._workers if worker._process)
+    (pid,) = isolated.pids
     isolated.close()
 
-    assert not process.is_alive()
+    assert not isolated.pids
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_a_fault_of_ours_or_of_a_library_is_not_told_as_one_of_the_file(isolated, clip):

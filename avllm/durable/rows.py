@@ -39,16 +39,21 @@ class Appender:
 
     def add_text(self, text: str) -> None:
         """Appends whole lines; see `add`."""
-        data, before = text.encode(errors="backslashreplace"), os.fstat(self._file.fileno()).st_size
+        data, before = text.encode(errors="backslashreplace"), self._size()
+        after = before + len(data)
         with disk_faults(self._path):
             try:
                 while data:  # a disk that is nearly full takes a part
                     data = data[self._file.write(data) :]
                 if time.monotonic() - self._synced >= SYNC_SECONDS:
                     self.sync()
-            except BaseException:
-                os.truncate(self._file.fileno(), before)
+            except BaseException as error:
+                if isinstance(error, OSError) or self._size() != after:  # Ctrl-C leaves whole rows
+                    os.truncate(self._file.fileno(), before)
                 raise
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
     def sync(self) -> None:
         """Forces what was added onto the disk."""

@@ -1,5 +1,6 @@
 """The process that damaged files are handed to: calls every entry point of a case and tells what came of it."""
 
+import gc
 import importlib
 import os
 import re
@@ -35,6 +36,7 @@ def work(pipe: Connection, modules: Mapping[str, str], log: str, room_bytes: int
     os.dup2(out, 1)
     os.dup2(out, 2)
     calls = {kind: importlib.import_module(module).calls for kind, module in modules.items()}
+    gc.set_threshold(700, 10, 10)  # as usual: processes of tests look for cycles seldom, and decoders lie in some
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = _status("VmSize") * 1024 + room_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -56,7 +58,7 @@ def work(pipe: Connection, modules: Mapping[str, str], log: str, room_bytes: int
             of = {"class": "traceback of ours", "fault": "traceback in the log", "message": blamed}
             pipe.send(("begin", "log"))
             pipe.send(("end", {**OK, **(of if blamed else {"class": "traceback of others"})}))
-        pipe.send(("done", {"before": before, "peak": _status("VmHWM"), "after": _status("VmRSS")}))
+        pipe.send(("done", {"before": before, "peak": _status("VmHWM"), "after": _status("VmRSS"), "virtual": _status("VmSize")}))
 
 
 def _outcome(call: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "media": Kind(module="tests.fuzz.of_media", child="media", share=10),
-    "weights": Kind(module="tests.fuzz.of_weights", child="models", share=3),
+    "weights": Kind(module="tests.fuzz.of_weights", child="models", share=2),
     "rows": Kind(module="tests.fuzz.of_rows", child="models", share=3),
     "yaml": Kind(module="tests.fuzz.of_settings", child="models", share=2),
     "http": Kind(module="tests.fuzz.of_requests", child="demo", share=2),

@@ -58,7 +58,12 @@ def work(pipe: Connection, modules: Mapping[str, str], log: str, room_bytes: int
             of = {"class": "traceback of ours", "fault": "traceback in the log", "message": blamed}
             pipe.send(("begin", "log"))
             pipe.send(("end", {**OK, **(of if blamed else {"class": "traceback of others"})}))
-        pipe.send(("done", {"before": before, "peak": _status("VmHWM"), "after": _status("VmRSS"), "virtual": _status("VmSize")}))
+        pipe.send(
+            (
+                "done",
+                {"before": before, "peak": _status("VmHWM"), "after": _status("VmRSS"), "virtual": _status("VmSize")},
+            )
+        )
 
 
 def _outcome(call: Any) -> dict[str, Any]:

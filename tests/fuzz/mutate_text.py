@@ -198,7 +198,14 @@ def _near(value: Any, rng: Random) -> Any:
         )
     if isinstance(value, str):
         return rng.choice(
-            (value.encode().hex(), value + "\0", value * 50, value[: len(value) // 2], value.swapcase(), [value])
+            (
+                value.encode("utf-8", "surrogatepass").hex(),
+                value + "\0",
+                value * 50,
+                value[: len(value) // 2],
+                value.swapcase(),
+                [value],
+            )
         )
     return rng.choice((str(value)[:500], len(value), {"a": value}, [value, value]))
 

@@ -21,12 +21,14 @@ class Command:
         argv: from that folder and the folder it writes to, and whether it was begun before, to its words.
         old: puts there what was there before the first call, and is to be replaced.
         module: what is run; has `main`.
+        is_shared: several processes may write one output, and both end well.
     """
 
     prepare: Callable[[Path], None]
     argv: Callable[[Path, Path, bool], list[str]]
     old: Callable[[Path, Path], None] | None = None
     module: str = "avllm"
+    is_shared: bool = False
 
 
 def _prepare_convert(root: Path) -> None:
@@ -139,7 +141,7 @@ def _resume(again: bool) -> list[str]:
 COMMANDS: dict[str, Command] = {
     "convert": Command(prepare=_prepare_convert, argv=_convert),
     "run": Command(prepare=_prepare_run, argv=_run),
-    "features": Command(prepare=_prepare_media, argv=_features),
+    "features": Command(prepare=_prepare_media, argv=_features, is_shared=True),
     "eval": Command(prepare=_prepare_eval, argv=_eval),
     "train": Command(prepare=_prepare_train, argv=_train),
     "merge": Command(prepare=_prepare_merge, argv=_merge, old=_old_model),

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ VOLATILE = {
     *("train_runtime", "train_samples_per_second", "train_steps_per_second", "s_per_step", "samples_per_s", "step_s"),
 }
 # Named by what was stored when, or drawn: that they are there is enough.
+CACHE = re.compile(r"index-[0-9a-f]+\.npy")  # of a store of features: made anew for the shards that are there
 PRESENT = (".png", ".html", ".pt", ".pth", ".checkpoint", ".npy", ".bin")
 
 
@@ -24,7 +26,7 @@ def leavings(folder: Path) -> dict[str, Any]:
     return {
         str(path.relative_to(folder)): _content(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() or path.is_symlink()
+        if path.is_file() and not CACHE.fullmatch(path.name)
     }
 
 

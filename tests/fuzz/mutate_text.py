@@ -160,19 +160,23 @@ def change_request(data: bytes, rng: Random) -> bytes:
     return b" ".join((method, path, version)) + b"\r\n" + b"\r\n".join(headers) + b"\r\n\r\n" + body
 
 
+def _odd(rng: Random) -> Any:
+    return copy.deepcopy(rng.choice(ODD))  # it may be changed itself afterwards
+
+
 def _changed(value: Any, rng: Random) -> Any:
     """Plain data with one place in it changed."""
     places = _places(value, ())
     place = rng.choice(places)
     if not place:
-        return rng.choice((value, [value], {"x": value}, rng.choice(ODD)))
+        return rng.choice((value, [value], {"x": value}, _odd(rng)))
     *parents, last = place
     parent = value
     for key in parents:
         parent = parent[key]
     how = rng.randrange(12)
     if how < 6:
-        parent[last] = rng.choice(ODD)
+        parent[last] = _odd(rng)
     elif how == 6:
         del parent[last]
     elif how == 7:
@@ -180,7 +184,7 @@ def _changed(value: Any, rng: Random) -> Any:
     elif how == 8 and isinstance(parent, dict):
         parent[rng.choice(("x", "", "kind", f"{last} ", str(last).upper(), "\0", "é"))] = parent.pop(last)
     elif how == 9 and isinstance(parent, dict):
-        parent[rng.choice(("x", "kind", "id", "__class__"))] = rng.choice(ODD)
+        parent[rng.choice(("x", "kind", "id", "__class__"))] = _odd(rng)
     elif how == 10:
         parent[last] = _taken(value, rng.choice(places))
     else:

@@ -13,7 +13,19 @@ import yaml
 
 # Keys of JSON and columns of CSV whose values tell how long it took, or when and by whom.
 VOLATILE = {
-    *("seconds", "timings_s", "written_s", "created", "when", "process", "pid", "minutes", "elapsed_s", "time"),
+    *(
+        "seconds",
+        "timings_s",
+        "written_s",
+        "created",
+        "when",
+        "samples_per_second",
+        "process",
+        "pid",
+        "minutes",
+        "elapsed_s",
+        "time",
+    ),
     *("train_runtime", "train_samples_per_second", "train_steps_per_second", "s_per_step", "samples_per_s", "step_s"),
 }
 # Named by what was stored when, or drawn: that they are there is enough.

@@ -73,6 +73,7 @@ class Killed:
         self.command.prepare(self.root)
         self._old: dict[str, Any] = {}
         self._whole: dict[str, Any] = {}
+        self._before: set[str] = set()
 
     def run_whole(self) -> None:
         """Once, without a kill; all others are compared with it."""
@@ -153,6 +154,7 @@ class Killed:
         self.work.mkdir()
         if self.command.old is not None:
             self.command.old(self.root, self.work)
+        self._before = _names(self.work)
 
     def _argv(self, *, again: bool) -> list[str]:
         return self.command.argv(self.root, self.work, again)
@@ -163,7 +165,7 @@ class Killed:
 
     def _was_begun(self) -> bool:
         """Whether something is there that a second call has to do with."""
-        return any(name not in self._old for name in _names(self.work))
+        return bool(_names(self.work) - self._before)
 
     def _kill(self, process: Started, rng: Random) -> bool:
         """Kills at a random moment, or when something half written appears; False if it ended before."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 7, 10**6, 2**31, 2**63, 2**64, -(2**63), 10**400, 0.5, -0.0, 1e-320, 1e308,
     float("inf"), float("-inf"), float("nan"), "", " ", "x", "0", "1", "-1", "1e3", "null", "nan", "true", "\0", "a\0b",
@@ -92,13 +94,15 @@ def change_yaml(data: bytes, rng: Random) -> bytes:
         lines.insert(rng.randrange(len(lines) + 1), rng.choice(_YAML_LINES))
         return "\n".join(lines).encode("utf-8", "surrogatepass")
     try:
-        value = yaml.safe_load(data)
+        value = yaml.load(data, Loader=LOADER)
     except (yaml.YAMLError, ValueError):
         return data
     for _ in range(rng.choice((1, 1, 2, 3))):
         value = _changed(value, rng)
     try:
-        return yaml.safe_dump(value, sort_keys=False, allow_unicode=rng.random() < 0.2).encode("utf-8", "surrogatepass")
+        return yaml.dump(value, Dumper=DUMPER, sort_keys=False, allow_unicode=rng.random() < 0.2).encode(
+            "utf-8", "surrogatepass"
+        )
     except (yaml.YAMLError, ValueError):  # a number of more digits than Python writes
         return data
 

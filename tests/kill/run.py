@@ -57,14 +57,21 @@ class Killed:
     Args:
         name: of the command.
         root: gets what it reads and writes.
+        command: in place of the one of that name.
         warm: see `Started`.
         tell: called after each kill.
     """
 
     def __init__(
-        self, name: str, root: Path, *, warm: bool = False, tell: Callable[[str], None] = lambda text: None
+        self,
+        name: str,
+        root: Path,
+        *,
+        command: Command | None = None,
+        warm: bool = False,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.command: Command = COMMANDS[name]
+        self.command = command or COMMANDS[name]
         self.root, self.work, self.warm, self.tell = root / "read", root / "work", warm, tell
         self.result = Result(name)
         if warm:

@@ -12,7 +12,7 @@ from typing import Any
 from avllm import training
 from avllm.nano import audio_space, build, decoder, vision
 
-STEPS = 4
+STEPS, CLIPS = 2, 16
 _shortened: list[bool] = []
 
 
@@ -25,12 +25,12 @@ def shorten() -> None:
 
     def train(stage: str, overrides: Sequence[str] = (), **options: Any) -> Any:
         more = ["batch=2", f"checkpoints.every={STEPS // 2}"]
-        more += ["data.0.pictures=64"] if "audio" in stage else []
+        more += [f"data.0.pictures={CLIPS}"] if "audio" in stage else []
         return real(stage, [*overrides, *more], **options)
 
     training.train = train
     build.QUICK_STEPS = dict.fromkeys(build.QUICK_STEPS, STEPS)
-    build.QUICK_CLIPS = 64
+    build.QUICK_CLIPS = CLIPS
     for module in (decoder, vision, audio_space):
         module.fit = partial(module.fit, checkpoint_every=STEPS // 2, log_every=1)
     decoder.ROWS = dict.fromkeys(decoder.ROWS, 2)

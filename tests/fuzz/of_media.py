@@ -216,7 +216,7 @@ def _array(path: Path) -> Callable[[], Any] | None:
     except Exception:  # that is NumPy's to refuse
         return None
     match told.get("as"):
-        case "list":
+        case "list" if array.ndim:
             return lambda: list(array)
         case "numbers":
             return lambda: (rate, array.tolist())

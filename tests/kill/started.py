@@ -1,5 +1,6 @@
 """Command lines as processes that can be killed: real ones, or forks of one process that has everything imported."""
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -56,8 +57,11 @@ class Started:
 
     def signal(self, number: int) -> None:
         """Sends a signal to it and to the processes that it started."""
-        for process in (psutil.Process(self._pid), *psutil.Process(self._pid).children(recursive=True)):
-            process.send_signal(number)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self._pid)
+            for process in (first, *first.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
 
     def kill(self) -> int:
         """kill -9, and waits until its own processes have noticed; the exit code."""

@@ -12,8 +12,7 @@ from av.container import InputContainer
 from jaxtyping import Int64
 
 from avllm.errors import MediaError
-from avllm.media.container import duration_seconds, goes_on_after_segment, seconds_per_tick, tagged_seconds
-from avllm.media.pyav import as_fraction
+from avllm.media.container import duration_seconds, goes_on_after_segment, rate_of, seconds_per_tick, tagged_seconds
 from avllm.media.source import Source
 from avllm.media.walk import NO_TIME, Track
 
@@ -223,7 +222,7 @@ def counted(num_frames: int, step: Fraction, tick: Fraction, start: int = 0) -> 
 
 def stated_rate(stream: VideoStream) -> Fraction:
     """Frames per second as the track states them, or the usual ones."""
-    return as_fraction(stream.average_rate) or as_fraction(stream.base_rate) or Fraction(25)
+    return rate_of(stream) or Fraction(25)
 
 
 def _avi_timeline(stream: VideoStream) -> Timeline:

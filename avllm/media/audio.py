@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from avllm.errors import MediaError, NoAudioStream
 from avllm.media.clips import Audio
-from avllm.media.container import audio_stream, open_container
+from avllm.media.container import audio_stream, duration_seconds, open_container
 from avllm.media.growing import GrowingWaveform
 from avllm.media.limits import Limits
 from avllm.media.resample import SincResampler, resample
@@ -69,7 +69,9 @@ def open_audio(
     for _ in range(2):
         with open_container(what, limits) as container:
             stream = audio_stream(container, what)
-            _check_stream(stream, what)
+            check_kind(stream.codec_context.sample_rate, stream.codec_context.channels, what)
+            if container.format.name == "ogg":  # It is walked through, but its last page tells its length at once.
+                _expected(duration_seconds(container, stream), stream, sample_rate, first_s, last_s, limits)
             soundtrack = Soundtrack(container, stream, what, track)
             try:
                 return _read(soundtrack, what, sample_rate, Fraction(first_s), last_s, limits)
@@ -95,18 +97,26 @@ def _asked(sample_rate: int, start_s: float | None, end_s: float | None) -> tupl
     return first_s, last_s, int(sample_rate)
 
 
-def _check_stream(stream: AudioStream, source: Source) -> None:
-    check_kind(stream.codec_context.sample_rate, stream.codec_context.channels, source)
+def _expected(
+    stated_s: float | None, stream: AudioStream, sample_rate: int, first_s: float, last_s: float, limits: Limits
+) -> int:
+    """How many samples will come out if the file states its length truly; 0 if it does not say.
+
+    Raises:
+        MediaError: it is over a limit.
+    """
+    if stated_s is None:
+        return 0
+    limits.check_seconds(stated_s)
+    expected = int(max(0.0, min(stated_s, last_s) - first_s) * sample_rate)
+    limits.check_audio_bytes(stream.codec_context.channels, expected)
+    return expected
 
 
 def _read(
     soundtrack: Soundtrack, source: Source, sample_rate: int, first_s: Fraction, last_s: float, limits: Limits
 ) -> Audio:
-    stated_s, expected = soundtrack.stated_s, 0
-    if stated_s is not None:
-        limits.check_seconds(stated_s)
-        expected = int(max(0.0, min(stated_s, last_s) - float(first_s)) * sample_rate)
-        limits.check_audio_bytes(soundtrack.stream.codec_context.channels, expected)
+    expected = _expected(soundtrack.stated_s, soundtrack.stream, sample_rate, float(first_s), last_s, limits)
     decoder = SoundDecoder(soundtrack, source)
     limits.check_seconds(decoder.lowest / decoder.rate)
     resampler = SincResampler(decoder.rate, sample_rate, decoder.num_channels)

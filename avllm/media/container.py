@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import cast
 
 import av
-from av import AudioStream, Packet, VideoStream
+from av import AudioStream, Packet, VideoCodecContext, VideoStream
 from av.container import InputContainer
 from av.frame import Frame
 from av.stream import Disposition, Stream
@@ -56,10 +56,12 @@ class Damage:
     Args:
         count: packets that were skipped.
         first: the first fault.
+        limits: that the pictures keep to; a track may change its size midway.
     """
 
     count: int = 0
     first: av.FFmpegError | None = None
+    limits: Limits | None = None
 
     def add(self, error: av.FFmpegError) -> None:
         """Counts a fault."""
@@ -100,12 +102,18 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
                 if stream.codec_context is not None:
                     stream.codec_context.options = decoding
             yield container
+    except MediaError as error:
+        if str(error).startswith(source.name):
+            raise
+        raise type(error)(f"{source.name}: {error}") from error
     except av.FFmpegError as error:
         raise MediaError(
             f"{source.name}: damaged or truncated ({_reason(error)}); make or download it again"
         ) from error
     except OverflowError as error:  # of PyAV and NumPy, whose numbers have 64 bits
-        raise MediaError(f"{source.name}: holds times or sizes that cannot be; the file is damaged") from error
+        raise MediaError(
+            f"{source.name}: holds times or sizes that cannot be, or more of them than are read; the file is damaged"
+        ) from error
 
 
 def is_cover(stream: VideoStream) -> bool:
@@ -229,15 +237,22 @@ def until_fault(packets: Iterator[Packet], damage: Damage) -> Iterator[Packet]:
 
 
 def decoded(packet: Packet, damage: Damage) -> list:
-    """The frames that a packet completes; none of one that is damaged: a player plays on, too."""
+    """The frames that a packet completes; none of one that is damaged: a player plays on, too.
+
+    Raises:
+        MediaError: from here on the pictures are larger than the limits allow.
+    """
     try:
         frames = packet.decode()
+        damage.count += packet.is_corrupt  # Its container knows that a piece is missing; the decoder got along.
     except av.FFmpegError as error:
         if isinstance(error, MemoryError):  # No fault of the file.
             raise
         damage.add(error)
-        return []
-    damage.count += packet.is_corrupt  # Its container knows that a piece is missing; the decoder got along.
+        frames = []
+    context = packet.stream.codec_context
+    if damage.limits is not None and isinstance(context, VideoCodecContext) and context.width:
+        damage.limits.check_pixels(context.width, context.height)
     return frames
 
 

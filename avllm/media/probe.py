@@ -207,10 +207,7 @@ def _probe_container(source: Source, limits: Limits) -> MediaInfo:
         if not table:
             raise MediaError(f"{source.name}: holds no tracks; the file is empty or damaged")
         walker = None if _states_lengths(container, source) else Walker(container, [])
-        trusted = [
-            stream for stream in pictures if is_trusted(stream)
-        ]  # Others are named, and nothing of them decoded.
-        for index, display in _displays(container, trusted, walker).items():
+        for index, display in _displays(container, pictures, walker, limits).items():
             height, width = display.size_of((table[index]["height"], table[index]["width"]))
             turned = {"rotation": display.degrees or None, "mirrored": display.is_mirrored or None}
             table[index] |= {"width": width, "height": height, **turned}
@@ -266,7 +263,9 @@ def _states_lengths(container: InputContainer, source: Source) -> bool:
     return are_stated or (len(tracks) == 1 and bool(container.duration))
 
 
-def _displays(container: InputContainer, pictures: list[VideoStream], walker: Walker | None) -> dict[int, Display]:
+def _displays(
+    container: InputContainer, pictures: list[VideoStream], walker: Walker | None, limits: Limits
+) -> dict[int, Display]:
     """How the pictures of each track are shown; only a decoded frame tells. Reads on to the end for a walker."""
     missing, shown = {stream.index for stream in pictures}, {}
     for stream in pictures:
@@ -277,7 +276,7 @@ def _displays(container: InputContainer, pictures: list[VideoStream], walker: Wa
         if walker is None and (not missing or num_read >= _MOST_PACKETS):
             break
         if packet.stream_index in missing:
-            for frame in decoded(packet, Damage()):
+            for frame in decoded(packet, Damage(limits=limits)):
                 missing.discard(packet.stream_index)
                 shown.setdefault(packet.stream_index, display_of(frame))
         if walker is not None:

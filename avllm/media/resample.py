@@ -96,7 +96,7 @@ class SincResampler:
             assert windows is not None
             places = (self.num_out + np.arange(start, min(start + step, result.shape[1]))) * stride
             inputs, phase = places // phases, (places % phases) / phases
-            weights = _weights((np.arange(num_taps) - self.width - phase[:, None]) / stride, stride, phases)
+            weights = _weights_at(phase, self.width, stride, phases)
             result[:, start : start + step] = np.einsum("cst,st->cs", windows[:, inputs - first], weights)
         self.num_out += result.shape[1]
         self.rest = samples[:, self.num_out * stride // phases - first :].copy()
@@ -146,6 +146,24 @@ def _weights(distance: np.ndarray, stride: int, phases: int) -> np.ndarray:
     t = np.clip(distance * base, -_HALF_WIDTH, _HALF_WIDTH)
     window = np.cos(np.pi * t / (2 * _HALF_WIDTH)) ** 2
     return (np.sinc(t) * window * base / stride).astype(np.float32)
+
+
+def _weights_at(phase: np.ndarray, width: int, stride: int, phases: int) -> np.ndarray:
+    """The same, one row for each place between two inputs: two sines for a row, not for each weight in it."""
+    step = _base(stride, phases) / stride
+    begin, steps = -phase * step, np.arange(-width, width + 2) * step
+
+    def turned(scale: float) -> tuple[np.ndarray, np.ndarray]:
+        (sin_a, sin_b), (cos_a, cos_b) = ([f(scale * x) for x in (begin, steps)] for f in (np.sin, np.cos))
+        return np.outer(sin_a, cos_b) + np.outer(cos_a, sin_b), np.outer(cos_a, cos_b) - np.outer(sin_a, sin_b)
+
+    t = begin[:, None] + steps
+    sine, _ = turned(np.pi)
+    _, window = turned(np.pi / _HALF_WIDTH)
+    sinc = np.divide(sine, np.pi * t, out=np.ones_like(t), where=np.abs(t) > 1e-9)
+    weights = sinc * (window + 1) * (step / 2)
+    weights[np.abs(t) >= _HALF_WIDTH] = 0
+    return weights.astype(np.float32)
 
 
 def _base(stride: int, phases: int) -> float:

@@ -12,7 +12,7 @@ from avllm.errors import MediaError
 from avllm.media.container import Damage, decoded, seconds_per_tick
 from avllm.media.soundtrack import Soundtrack
 from avllm.media.source import Source
-from avllm.media.waveforms import HIGHEST_RATE, MOST_CHANNELS
+from avllm.media.waveforms import HIGHEST_RATE, LOUDEST, MOST_CHANNELS
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class SoundDecoder:
         excess: np.ndarray | None = None
         has_begun = False
         for frame in self._converted(self._frames_at(begin)):
-            samples = to_float(frame)
+            samples = self._audible(to_float(frame))
             if excess is not None and excess.shape[1]:
                 yield excess  # There is more sound than stated, so that was no padding.
             excess, at = None, self._placed(frame, position, end)
@@ -84,6 +84,13 @@ class SoundDecoder:
                 break
         else:
             self._check_end(position if has_begun else None, begin)
+
+    def _audible(self, samples: Float32[np.ndarray, "c s"]) -> Float32[np.ndarray, "c s"]:
+        """Samples without those that are no sound: a file of floats may hold anything."""
+        if (np.abs(samples) <= LOUDEST).all():
+            return samples
+        self.damage.count += 1
+        return np.clip(np.nan_to_num(samples, nan=0.0), -LOUDEST, LOUDEST)
 
     def _silence(self, start: int, end: int) -> Iterator[Float32[np.ndarray, "c s"]]:
         """What is heard where the track has a gap.
@@ -201,7 +208,8 @@ def to_float(frame: AudioFrame) -> Float32[np.ndarray, "c s"]:
         return (samples.astype(np.float32) - 128) / 128
     if samples.dtype.kind == "i":
         return (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
-    return np.ascontiguousarray(samples, np.float32)
+    with np.errstate(over="ignore"):  # of 64 bits; it is noted where it is heard
+        return np.ascontiguousarray(samples, np.float32)
 
 
 def check_kind(rate: int, channels: int, source: Source) -> None:

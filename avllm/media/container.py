@@ -1,5 +1,6 @@
 """Opening a container with PyAV: which formats and decoders are trusted, which track is meant, faults in words."""
 
+import gc
 import io
 import math
 import re
@@ -114,6 +115,8 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
         raise MediaError(
             f"{source.name}: holds times or sizes that cannot be, or more of them than are read; the file is damaged"
         ) from error
+    finally:
+        gc.collect(1)  # A frame whose side data was looked at is part of a cycle of PyAV; it may have 100 MB.
 
 
 def is_cover(stream: VideoStream) -> bool:

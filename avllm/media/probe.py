@@ -292,7 +292,8 @@ def _met(track: Track, stated: dict[str, Any], origin_s: float) -> dict[str, Any
     if track.start_s is not None:
         early_s = max(0.0, origin_s - float(track.start_s))  # a decoder's delay, which is not heard
         fields["start_s"] = round(max(0.0, float(track.start_s) - origin_s), 6)
-        fields["duration_s"] -= early_s
+        if fields["duration_s"] is not None:
+            fields["duration_s"] = max(0.0, fields["duration_s"] - early_s)
     if stated["kind"] == "video":
         fields["frames"] = track.num_packets
     return fields

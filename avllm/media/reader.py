@@ -2,6 +2,7 @@
 
 import logging
 from array import array
+from contextlib import closing
 from dataclasses import dataclass
 
 import av
@@ -98,8 +99,8 @@ def _attempts(
     plan.by_walk = plan.by_walk or not is_indexed(container, stream, source)
     while True:
         try:
-            reader = _reader(container, stream, source, plan, limits)
-            return _sample(reader, sampling, how, limits)
+            with closing(_reader(container, stream, source, plan, limits)) as reader:
+                return _sample(reader, sampling, how, limits)
         except OffGrid:
             plan.by_time = True
         except EndsEarly:

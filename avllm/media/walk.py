@@ -231,6 +231,8 @@ def packets_from(
     Raises:
         Unseekable: what is read is not what was met.
     """
+    if not is_fresh and number >= track.num_packets:
+        return  # The walk met none.
     here, packets = (0, container.demux(stream)) if is_fresh else _found(container, stream, track, number)
     for packet in until_fault(packets, damage):
         if not packet.size:

@@ -13,7 +13,8 @@ import pytest
 
 from avllm.errors import MediaError
 from avllm.media import Limits, Sampling, container, open_audio, open_video, probe, write_video
-from tests.media.make import clip, coded, joined, numbered, numbers, plain, remux, tone
+from avllm.media.walk import Part, Track
+from tests.media.make import clip, coded, joined, numbered, numbers, plain, remux, sounding, tone
 
 INF, NAN = float("inf"), float("nan")
 
@@ -339,3 +340,25 @@ def test_a_late_start_is_shown_where_it_is(tmp_path):
 def test_joined_recordings_are_no_gap(tmp_path):
     path = coded(tmp_path / "a.ts", "mpeg2video", 12, sound="mp2")
     assert open_audio(joined(tmp_path / "b.ts", path, path)).num_damaged == 0
+
+
+def test_packets_without_times_are_probed():
+    """A broadcast may carry pictures whose times were lost, and state no length."""
+    met = importlib.import_module("avllm.media.probe")._met
+    track = Track(tick=Fraction(1, 90000), num_packets=3, parts=[Part(first=0, start=-90000, end=-90000)])
+    assert met(track, {"duration_s": None, "kind": "video"}, 0.0)["duration_s"] is None
+    assert met(track, {"duration_s": 0.5, "kind": "video"}, 0.0)["duration_s"] == 0.0
+
+
+def test_damaged_clusters_of_matroska_are_refused(tmp_path):
+    path = sounding(tmp_path / "a.mka", "flac", tone(2.0, 16000), 16000)
+    good = path.read_bytes()
+    first = good.find(b"\x1f\x43\xb6\x75")
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        data = bytearray(good)
+        for place in rng.integers(first, first + (40 if number % 2 else len(good) - first), 4):
+            data[place] = rng.integers(256)
+        path.write_bytes(data + (good if number % 3 == 0 else b""))
+        for options in ({}, {"start_s": 1.0}):
+            read_or_refused(open_audio, path, **options)

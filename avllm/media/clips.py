@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
+from avllm.errors import MediaError
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Video:
@@ -47,6 +49,11 @@ class Audio:
     sample_rate: int
     start_s: float = 0.0
     num_damaged: int = 0
+
+    def __post_init__(self) -> None:
+        rate = self.sample_rate
+        if isinstance(rate, bool) or not 1 <= rate < float("inf") or rate != int(rate):
+            raise MediaError(f"a sound of {self.sample_rate} Hz; expected a whole number of samples in a second")
 
     @property
     def duration_s(self) -> float:

@@ -1,6 +1,8 @@
 """Opening a container with PyAV: which formats and decoders are trusted, which track is meant, faults in words."""
 
+import gc
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +11,7 @@ from fractions import Fraction
 from typing import cast
 
 import av
-from av import AudioStream, Packet, VideoStream
+from av import AudioStream, Packet, VideoCodecContext, VideoStream
 from av.container import InputContainer
 from av.frame import Frame
 from av.stream import Disposition, Stream
@@ -18,12 +20,15 @@ from avllm.errors import MediaError, NoAudioStream
 from avllm.media.limits import Limits
 from avllm.media.pyav import OPENING, as_fraction
 from avllm.media.source import Source
+from avllm.media.tables import check_tables
 
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,mp3,flac,ogg,aac,mpegts,mpeg,flv,asf,w64,aiff,au,caf,gif"
     ",h264,hevc,mpegvideo,m4v,vc1,obu,ivf,yuv4mpegpipe,dv,ac3,eac3,dts,amr"
 )
+# More tracks than a film of many languages has; each costs a decoder, and FFmpeg searches all of them again and again.
+MOST_TRACKS = 64
 # Decoders whose input is common. JPEG 2000, image formats and game codecs inside a video are refused.
 _VIDEO_DECODERS = re.compile(
     r"h264|hevc|h263|(lib)?vp[89]|libvpx(-vp9)?|av1|libdav1d|libaom-av1|mpeg4|mpeg[12]video|msmpeg4(v2)?|wmv[123]|vc1"
@@ -35,6 +40,16 @@ _AUDIO_DECODERS = re.compile(
 )
 
 
+# FFmpeg decodes on its own when a file is opened: the names go to it, so that it opens no other decoder even then.
+_TRUSTED = ",".join(
+    name for name in sorted(av.codecs_available) if _VIDEO_DECODERS.fullmatch(name) or _AUDIO_DECODERS.fullmatch(name)
+)
+# Decoders count a row of pixels up to a multiple of 64; what is over the limit by less is refused by us.
+_MOST_PADDING = 64 * 65536
+_MOST_FRAME_SAMPLES = 1 << 24  # of all channels; a packet of PCM may hold seconds
+_CLOCK = re.compile(r"\s*(\d{1,6}):(\d{1,6}):(\d{1,9}(?:\.\d{0,18})?)\s*", re.ASCII)
+
+
 @dataclass
 class Damage:
     """What a decoder could not make sense of.
@@ -42,10 +57,12 @@ class Damage:
     Args:
         count: packets that were skipped.
         first: the first fault.
+        limits: that the pictures keep to; a track may change its size midway.
     """
 
     count: int = 0
     first: av.FFmpegError | None = None
+    limits: Limits | None = None
 
     def add(self, error: av.FFmpegError) -> None:
         """Counts a fault."""
@@ -55,12 +72,23 @@ class Damage:
 
 @contextmanager
 def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
-    """An open container; faults of FFmpeg inside the `with` become a MediaError.
+    """An open container; faults of FFmpeg inside the `with` become a MediaError. No other way leads into a file.
 
     Raises:
-        MediaError: not a media file, of a kind that is not read, or damaged.
+        MediaError: not a media file, of a kind that is not read, with too many tracks, or damaged.
     """
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(limits.pixels)}
+    check_tables(source)
+    decoding = {
+        "codec_whitelist": _TRUSTED,
+        "max_pixels": str(min(limits.pixels + _MOST_PADDING, 2**31 - 1)),
+        "max_samples": str(_MOST_FRAME_SAMPLES),
+    }
+    options = decoding | {
+        "format_whitelist": _FORMATS,
+        "protocol_whitelist": "file",
+        "enable_drefs": "0",  # of an mp4: parts that lie in other files
+        "max_streams": str(MOST_TRACKS + 1),
+    }
     try:
         container = av.open(source.file, "r", options=options, **OPENING)
     except av.FFmpegError as error:  # nothing else: a TypeError would be ours or of a new PyAV, not the file's
@@ -70,11 +98,25 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
         ) from error
     try:
         with container:
+            _check_tracks(container, source)
+            for stream in container.streams:
+                if stream.codec_context is not None:
+                    stream.codec_context.options = decoding
             yield container
+    except MediaError as error:
+        if str(error).startswith(source.name):
+            raise
+        raise type(error)(f"{source.name}: {error}") from error
     except av.FFmpegError as error:
         raise MediaError(
             f"{source.name}: damaged or truncated ({_reason(error)}); make or download it again"
         ) from error
+    except OverflowError as error:  # of PyAV and NumPy, whose numbers have 64 bits
+        raise MediaError(
+            f"{source.name}: holds times or sizes that cannot be, or more of them than are read; the file is damaged"
+        ) from error
+    finally:
+        gc.collect(1)  # A frame whose side data was looked at is part of a cycle of PyAV; it may have 100 MB.
 
 
 def is_cover(stream: VideoStream) -> bool:
@@ -94,7 +136,7 @@ def video_stream(container: InputContainer, source: Source) -> VideoStream:
         what = "only sound" if container.streams.audio else "no streams"
         raise MediaError(f"{source.name}: no video track, it holds {what}; pass it as audio or choose another file")
     stream = cast(VideoStream, _default(tracks))
-    _check_decoder(stream, _VIDEO_DECODERS, source)
+    _check_decoder(stream, source)
     return stream
 
 
@@ -108,13 +150,19 @@ def audio_stream(container: InputContainer, source: Source) -> AudioStream:
     if not container.streams.audio:
         raise NoAudioStream(f"{source.name}: no audio track")
     stream = cast(AudioStream, _default(list(container.streams.audio)))
-    _check_decoder(stream, _AUDIO_DECODERS, source)
+    _check_decoder(stream, source)
     return stream
 
 
 def seconds_per_tick(of: Stream | Frame) -> Fraction:
     """What one count of the timestamps of a track or a frame lasts; exact, in whatever type PyAV gives it."""
     return as_fraction(of.time_base) or Fraction(1, 1_000_000)
+
+
+def rate_of(stream: VideoStream) -> Fraction | None:
+    """Frames per second as the track states them; None without a rate that can be."""
+    stated = (as_fraction(stream.average_rate), as_fraction(stream.base_rate))
+    return next((rate for rate in stated if rate is not None and rate > 0), None)
 
 
 def codec_name(stream: Stream) -> str:
@@ -126,25 +174,27 @@ def codec_name(stream: Stream) -> str:
 def duration_seconds(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
     """Length of a track in seconds as the file states it: by the track, by its Matroska tag, or by the container."""
     if stream.duration and stream.time_base:
-        return float(stream.duration * seconds_per_tick(stream))
+        return _length(float(stream.duration * seconds_per_tick(stream)))
     seconds = tagged_seconds(stream) or (container.duration / av.time_base if container.duration else None)
     if seconds and "matroska" in container.format.name and stream.start_time and stream.time_base:
         seconds -= float(stream.start_time * seconds_per_tick(stream))  # Matroska states where a track ends.
-    return seconds
+    return _length(seconds)
 
 
 def tagged_seconds(stream: VideoStream | AudioStream) -> float | None:
-    """Matroska's DURATION tag of a track, `00:00:10.500000000`."""
+    """Matroska's DURATION tag of a track, `00:00:10.500000000`; None if there is none, or one that is no time."""
     # Some writers name the language, too: DURATION-eng.
     tags = [value for name, value in stream.metadata.items() if name.upper().split("-")[0] == "DURATION"]
-    parts = tags[0].split(":") if tags else []
-    if len(parts) != 3:
+    found = _CLOCK.fullmatch(tags[0]) if tags else None
+    if found is None:
         return None
-    try:
-        hours, minutes, seconds = (float(part) for part in parts)
-    except ValueError:
-        return None
+    hours, minutes, seconds = (float(part) for part in found.groups())
     return hours * 3600 + minutes * 60 + seconds
+
+
+def _length(seconds: float | None) -> float | None:
+    """A length that can be; None for one that is not above 0."""
+    return seconds if seconds is not None and math.isfinite(seconds) and seconds > 0 else None
 
 
 def goes_on_after_segment(source: Source) -> bool:
@@ -190,15 +240,22 @@ def until_fault(packets: Iterator[Packet], damage: Damage) -> Iterator[Packet]:
 
 
 def decoded(packet: Packet, damage: Damage) -> list:
-    """The frames that a packet completes; none of one that is damaged: a player plays on, too."""
+    """The frames that a packet completes; none of one that is damaged: a player plays on, too.
+
+    Raises:
+        MediaError: from here on the pictures are larger than the limits allow.
+    """
     try:
         frames = packet.decode()
+        damage.count += packet.is_corrupt  # Its container knows that a piece is missing; the decoder got along.
     except av.FFmpegError as error:
         if isinstance(error, MemoryError):  # No fault of the file.
             raise
         damage.add(error)
-        return []
-    damage.count += packet.is_corrupt  # Its container knows that a piece is missing; the decoder got along.
+        frames = []
+    context = packet.stream.codec_context
+    if damage.limits is not None and isinstance(context, VideoCodecContext) and context.width:
+        damage.limits.check_pixels(context.width, context.height)
     return frames
 
 
@@ -206,11 +263,27 @@ def _default(tracks: list) -> VideoStream | AudioStream:
     return next((stream for stream in tracks if stream.disposition & Disposition.default), tracks[0])
 
 
-def _check_decoder(stream: VideoStream | AudioStream, trusted: re.Pattern[str], source: Source) -> None:
-    name = codec_name(stream)
-    if not trusted.fullmatch(name):
-        raise MediaError(f"{source.name}: the {stream.type} codec {name!r} is not read; convert it to H.264 and AAC")
+def is_trusted(stream: Stream) -> bool:
+    """Whether the decoder of a track of pictures or sound is among those that are used."""
+    trusted = _VIDEO_DECODERS if isinstance(stream, VideoStream) else _AUDIO_DECODERS
+    return stream.codec_context is not None and trusted.fullmatch(codec_name(stream)) is not None
+
+
+def _check_decoder(stream: VideoStream | AudioStream, source: Source) -> None:
+    if not is_trusted(stream):
+        what = f"the {stream.type} codec {codec_name(stream)!r}"
+        raise MediaError(f"{source.name}: {what} is not read; convert it to H.264 and AAC")
+
+
+def _check_tracks(container: InputContainer, source: Source) -> None:
+    count = len(container.streams)
+    if count > MOST_TRACKS:
+        raise MediaError(
+            f"{source.name}: holds more than {MOST_TRACKS} tracks; keep those that are meant, in a new file"
+        )
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"it holds more than {MOST_TRACKS} tracks, or sizes for which there is no memory"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -3,7 +3,7 @@
 import logging
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import av
 import numpy as np
@@ -82,6 +82,10 @@ class FrameReader:
         self.key_timestamp: int | None = None
         self.decoded = self.decode()
 
+    def close(self) -> None:
+        """Ends reading; the decoder is freed at once, and not when cycles are looked for."""
+        self.decoded.close()
+
     def is_far(self, target: int) -> bool:
         """Whether a keyframe lies between here and the target."""
         return False
@@ -93,7 +97,7 @@ class FrameReader:
         """Goes further back: the last seek landed behind the target."""
         raise Miscounted
 
-    def decode(self) -> Iterator[VideoFrame]:
+    def decode(self) -> Generator[VideoFrame, None, None]:
         """Frames in the order of showing."""
         return frames_in_turn(self.container, self.stream, self.damage)
 
@@ -228,7 +232,7 @@ class IndexedReader(FrameReader):
         elif missing * self.timeline.tick > 2 and missing > 10 * self.timeline.step:
             raise self.truncated()
 
-    def decode(self) -> Iterator[VideoFrame]:
+    def decode(self) -> Generator[VideoFrame, None, None]:
         """Frames in the order of showing. Frames that no other needs and nobody wants are not decoded at all."""
         may_skip, skipping = self.may_skip and self.timeline.is_exact and self.can_seek, False
         self.context.skip_frame = "DEFAULT"
@@ -298,7 +302,7 @@ class WalkedReader(FrameReader):
         self.key = max(0, self.key - max(1, self._key_of(target) - self.key))
         self.restart(has_sought=self.key > 0)
 
-    def decode(self) -> Iterator[VideoFrame]:
+    def decode(self) -> Generator[VideoFrame, None, None]:
         """Frames in the order of showing. Frames that no other needs and nobody wants are not decoded at all."""
         first, skipping = self.keys[self.key], False
         if first > 0:
@@ -327,7 +331,7 @@ class WalkedReader(FrameReader):
         return place
 
 
-def frames_in_turn(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[VideoFrame]:
+def frames_in_turn(container: InputContainer, stream: VideoStream, damage: Damage) -> Generator[VideoFrame, None, None]:
     """All frames that come out of the decoder of a freshly opened file."""
     for packet in packets_of(container, stream, damage):
         yield from decoded(packet, damage)

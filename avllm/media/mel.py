@@ -15,6 +15,7 @@ from avllm.media.clips import Audio
 FRAME_SECONDS, SHIFT_SECONDS = 0.025, 0.010
 _PRE_EMPHASIS = np.float32(0.97)
 _LOWEST_HZ = 20.0
+_FRAMES_AT_ONCE = 8192  # of a long sound: frames overlap, and take several times its memory
 _FLOOR = np.float32(1.1920929e-07)  # machine epsilon of float32, below which Kaldi takes no logarithm
 
 
@@ -71,6 +72,17 @@ def log_mel(
     if len(waveform) < length:
         return np.zeros((0, num_mel_bins), np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(waveform.astype(np.float32, copy=False), length)[::shift]
+    rows = np.empty((len(frames), num_mel_bins), np.float32)
+    for start in range(0, len(frames), _FRAMES_AT_ONCE):
+        part = slice(start, start + _FRAMES_AT_ONCE)
+        rows[part] = _log_mel_of(frames[part], sample_rate, num_mel_bins, window)
+    return rows
+
+
+def _log_mel_of(
+    frames: Float32[np.ndarray, "n s"], sample_rate: int, num_mel_bins: int, window: Literal["hann", "povey"]
+) -> Float32[np.ndarray, "n f"]:
+    length = frames.shape[1]
     frames = frames - frames.mean(axis=1, keepdims=True)
     # Kaldi repeats the first sample as the one before it.
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)

@@ -18,8 +18,10 @@ from avllm.media.container import (
     duration_seconds,
     goes_on_after_segment,
     is_cover,
+    is_trusted,
     open_container,
     origin_seconds,
+    rate_of,
     seconds_per_tick,
     tagged_seconds,
     until_fault,
@@ -28,7 +30,6 @@ from avllm.media.fit import Fit
 from avllm.media.frames import read_folder, read_frames
 from avllm.media.limits import Limits
 from avllm.media.pictures import read_picture
-from avllm.media.pyav import as_fraction
 from avllm.media.resize import Display, display_of
 from avllm.media.sampling import Sampling
 from avllm.media.source import MediaSource, Source, resolve
@@ -199,14 +200,15 @@ def _probe_sound(source: Source, channels: int) -> MediaInfo:
 def _probe_container(source: Source, limits: Limits) -> MediaInfo:
     with open_container(source, limits) as container:
         origin_s, name = origin_seconds(container), container.format.name
-        pictures = [s for s in container.streams.video if s.codec_context is not None and not is_cover(s)]
+        # Other tracks are named, and nothing of them is decoded.
+        pictures = [s for s in container.streams.video if is_trusted(s) and not is_cover(s)]
         for stream in pictures:
             limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
         table = [_fields(container, stream, origin_s) for stream in container.streams]
         if not table:
             raise MediaError(f"{source.name}: holds no tracks; the file is empty or damaged")
         walker = None if _states_lengths(container, source) else Walker(container, [])
-        for index, display in _displays(container, pictures, walker).items():
+        for index, display in _displays(container, pictures, walker, limits).items():
             height, width = display.size_of((table[index]["height"], table[index]["width"]))
             turned = {"rotation": display.degrees or None, "mirrored": display.is_mirrored or None}
             table[index] |= {"width": width, "height": height, **turned}
@@ -236,8 +238,12 @@ def _fields(container: InputContainer, stream: Stream, origin_s: float) -> dict[
         return fields
     if isinstance(stream, VideoStream):
         context = stream.codec_context
-        rate = as_fraction(stream.average_rate) or as_fraction(stream.base_rate)
-        fields |= {"width": context.width, "height": context.height, "fps": float(rate) if rate else None}
+        rate = rate_of(stream)
+        fields |= {
+            "width": context.width or None,
+            "height": context.height or None,
+            "fps": float(rate) if rate else None,
+        }
         fields["frames"] = stream.frames or None
         if is_cover(stream):
             fields |= {"kind": "cover", "duration_s": None, "start_s": None, "fps": None, "frames": None}
@@ -258,16 +264,20 @@ def _states_lengths(container: InputContainer, source: Source) -> bool:
     return are_stated or (len(tracks) == 1 and bool(container.duration))
 
 
-def _displays(container: InputContainer, pictures: list[VideoStream], walker: Walker | None) -> dict[int, Display]:
+def _displays(
+    container: InputContainer, pictures: list[VideoStream], walker: Walker | None, limits: Limits
+) -> dict[int, Display]:
     """How the pictures of each track are shown; only a decoded frame tells. Reads on to the end for a walker."""
     missing, shown = {stream.index for stream in pictures}, {}
+    for stream in pictures:
+        stream.codec_context.thread_count = 1  # One frame is wanted of each; threads cost memory, track by track.
     wanted = pictures if walker is None else walker.streams
     packets = until_fault(container.demux(wanted), Damage()) if wanted else ()
     for num_read, packet in enumerate(packets):
         if walker is None and (not missing or num_read >= _MOST_PACKETS):
             break
         if packet.stream_index in missing:
-            for frame in decoded(packet, Damage()):
+            for frame in decoded(packet, Damage(limits=limits)):
                 missing.discard(packet.stream_index)
                 shown.setdefault(packet.stream_index, display_of(frame))
         if walker is not None:
@@ -283,7 +293,8 @@ def _met(track: Track, stated: dict[str, Any], origin_s: float) -> dict[str, Any
     if track.start_s is not None:
         early_s = max(0.0, origin_s - float(track.start_s))  # a decoder's delay, which is not heard
         fields["start_s"] = round(max(0.0, float(track.start_s) - origin_s), 6)
-        fields["duration_s"] -= early_s
+        if fields["duration_s"] is not None:
+            fields["duration_s"] = max(0.0, fields["duration_s"] - early_s)
     if stated["kind"] == "video":
         fields["frames"] = track.num_packets
     return fields

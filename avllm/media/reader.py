@@ -1,6 +1,8 @@
 """The video track of a container to the frames that are wanted of it, whatever the container says or hides."""
 
 import logging
+from array import array
+from contextlib import closing
 from dataclasses import dataclass
 
 import av
@@ -97,8 +99,8 @@ def _attempts(
     plan.by_walk = plan.by_walk or not is_indexed(container, stream, source)
     while True:
         try:
-            reader = _reader(container, stream, source, plan, limits)
-            return _sample(reader, sampling, how, limits)
+            with closing(_reader(container, stream, source, plan, limits)) as reader:
+                return _sample(reader, sampling, how, limits)
         except OffGrid:
             plan.by_time = True
         except EndsEarly:
@@ -118,7 +120,7 @@ def _attempts(
 
 
 def _reader(container: InputContainer, stream: VideoStream, source: Source, plan: _Plan, limits: Limits) -> FrameReader:
-    damage = Damage()
+    damage = Damage(limits=limits)
     if plan.num_decoded is not None:
         if plan.num_decoded < 0:
             _decode_all(container, stream, source, plan, limits)
@@ -192,16 +194,15 @@ def _begins_midway(track: Track) -> bool:
 def _first_shown(source: Source, limits: Limits, track: Track) -> int | None:
     """When the first frame is shown that can be decoded in a file that begins in the middle of a recording."""
     with open_container(source, limits) as container:
-        frame = next(frames_in_turn(container, video_stream(container, source), Damage()), None)
+        frame = next(frames_in_turn(container, video_stream(container, source), Damage(limits=limits)), None)
         return None if frame is None or frame.pts is None else frame.pts
 
 
 def _decode_all(container: InputContainer, stream: VideoStream, source: Source, plan: _Plan, limits: Limits) -> None:
     """Counts the frames of a freshly opened file by decoding it."""
-    damage, times, num_fields = Damage(), [], 1
+    damage, times, num_fields = Damage(limits=limits), array("q"), 1
     for frame in frames_in_turn(container, stream, damage):
-        limits.check_pixels(frame.width, frame.height)
-        times.append(frame.pts)
+        times.append(NO_TIME if frame.pts is None else frame.pts)
         num_fields = 2 if frame.interlaced_frame else num_fields  # of one frame, may come in as many packets
     if not times:
         reason = f" ({damage.first.strerror})" if damage.first else ""
@@ -210,8 +211,9 @@ def _decode_all(container: InputContainer, stream: VideoStream, source: Source, 
     num_met = plan.track.num_packets if plan.track else 0
     if num_met > len(times) * num_fields:
         logger.warning("%s: %d of %d packets of the picture become frames", source.name, len(times), num_met)
-    if None not in times and (np.diff(times) > 0).all():
-        plan.moments = np.array(times, np.int64)
+    moments = np.array(times, np.int64)
+    if NO_TIME not in times and (np.diff(moments) > 0).all():
+        plan.moments = moments
 
 
 def _decoded_timeline(stream: VideoStream, plan: _Plan) -> Timeline:

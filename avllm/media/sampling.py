@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal[
     "all",
 ]
 Keep: TypeAlias = Literal["spread", "first", "refuse"]
+_LOWEST_FPS, _HIGHEST_FPS = 1e-6, 1e6
 # Kinds that may give fewer than n frames; the others repeat indices or take no n.
 _AT_MOST_N: frozenset[Kind] = frozenset({"uniform", "head_tail"})
 
@@ -71,12 +72,17 @@ class Sampling:
     def __post_init__(self) -> None:
         check_choice("sampling", self.kind, get_args(Kind))
         check_choice("keep", self.keep, get_args(Keep))
+        _check_counts(num_frames=self.num_frames, max_frames=self.max_frames, seed=self.seed)
+        _check_numbers(fps=self.fps, start_s=self.start_s, end_s=self.end_s)
         if self.num_frames < 1:
             raise ConfigError(f"num_frames: expected at least 1, got {self.num_frames}")
         if self.max_frames is not None and self.max_frames < 1:
             raise ConfigError(f"max_frames: expected at least 1, got {self.max_frames}")
-        if self.kind in ("fps", "fps_time") and not (self.fps and math.isfinite(self.fps) and self.fps > 0):
-            raise ConfigError(f"fps: sampling {self.kind!r} expects a rate above 0, got {self.fps}")
+        if self.kind in ("fps", "fps_time") and not _LOWEST_FPS <= (self.fps or 0.0) <= _HIGHEST_FPS:
+            raise ConfigError(
+                f"fps: sampling {self.kind!r} expects a rate above 0, {_LOWEST_FPS:g} to {_HIGHEST_FPS:g};"
+                f" got {self.fps}"
+            )
         start, end = self.start_s or 0.0, self.end_s
         if not start >= 0 or (end is not None and not end > start):
             raise ConfigError(f"start_s, end_s: expected 0 <= start_s < end_s, got {self.start_s} and {self.end_s}")
@@ -162,6 +168,19 @@ class Sampling:
                 f"no frame between start_s={self.start_s} and end_s={self.end_s}; the video is {length:.2f} s long"
             )
         return first, last
+
+
+def _check_counts(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+            raise ConfigError(f"{name}: expected a whole number, got {value!r}")
+
+
+def _check_numbers(**given: object) -> None:
+    for name, value in given.items():
+        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if value is not None and not (is_number and math.isfinite(float(value))):
+            raise ConfigError(f"{name}: expected a number, got {value!r}")
 
 
 def uniform(num_frames: int, total: int) -> list[int]:

@@ -12,8 +12,7 @@ from av.container import InputContainer
 from jaxtyping import Int64
 
 from avllm.errors import MediaError
-from avllm.media.container import duration_seconds, goes_on_after_segment, seconds_per_tick, tagged_seconds
-from avllm.media.pyav import as_fraction
+from avllm.media.container import duration_seconds, goes_on_after_segment, rate_of, seconds_per_tick, tagged_seconds
 from avllm.media.source import Source
 from avllm.media.walk import NO_TIME, Track
 
@@ -99,7 +98,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, source: Source
         raise MediaError(f"{source.name}: the video track has no clock; the file is damaged")
     tick = seconds_per_tick(stream)
     if container.format.name == "avi" and not by_time:
-        return _avi_timeline(stream)
+        return _avi_timeline(stream, source)
     start = stream.start_time if stream.start_time is not None else 0
     constant = None if by_time else _constant_step(stream)
     if constant is not None:
@@ -147,7 +146,7 @@ def timeline_of_track(track: Track, stream: VideoStream, source: Source, *, sinc
     shown[[*track.hidden, *track.headers]] = False
     times = np.sort(track.times[shown])
     if not len(times) or times[0] == NO_TIME or (np.diff(times) == 0).any():
-        step = Fraction(track.total, track.num_packets) or 1 / (stated_rate(stream) * track.tick)
+        step = Fraction(max(0, track.total), track.num_packets) or 1 / (stated_rate(stream) * track.tick)
         start = track.parts[0].start if track.parts else 0
         return counted(int(shown.sum()), step, track.tick, start)
     times = times if since is None else times[times >= since]
@@ -223,10 +222,10 @@ def counted(num_frames: int, step: Fraction, tick: Fraction, start: int = 0) -> 
 
 def stated_rate(stream: VideoStream) -> Fraction:
     """Frames per second as the track states them, or the usual ones."""
-    return as_fraction(stream.average_rate) or as_fraction(stream.base_rate) or Fraction(25)
+    return rate_of(stream) or Fraction(25)
 
 
-def _avi_timeline(stream: VideoStream) -> Timeline:
+def _avi_timeline(stream: VideoStream, source: Source) -> Timeline:
     """AVI numbers its frames in the order of decoding, and has no times of showing.
 
     What FFmpeg makes up for reordered frames is wrong: they are counted from the start.
@@ -234,7 +233,9 @@ def _avi_timeline(stream: VideoStream) -> Timeline:
     tick = seconds_per_tick(stream)
     numbers = np.array([entry.timestamp for entry in stream.index_entries if entry.size], np.int64)
     step = 1 / (stated_rate(stream) * tick)
-    if stream.codec_context.has_b_frames:
+    if not len(numbers):
+        raise MediaError(f"{source.name}: its index lists no frames; the file is empty or damaged")
+    if stream.codec_context.has_b_frames or (np.diff(numbers) <= 0).any():
         return counted(len(numbers), step, tick)
     return timeline_of_moments(numbers, tick, [], step)
 

@@ -3,6 +3,7 @@
 Seeking by time is guesswork in such files. After a walk a packet is found by its bytes, and told by what it holds.
 """
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ _SOUGHT_BY_BYTES = frozenset(
     {"mpegts", "mpeg", "flv", "ogg", "h264", "hevc", "mpegvideo", "m4v", "vc1", "obu", "ivf", "dv"}
 )
 _HASHED_BYTES = 4096
+_MOST_PACKETS = 5_000_000  # of a track, of which 40 bytes each are remembered
+_MOST_TICKS = 1 << 56  # a thousand years in nanoseconds; sums of such times still are numbers of 64 bits
 _LOOK_BEHIND, _LOOK_AHEAD = 4, 64  # packets, around where a seek should have landed
 _VP8_IS_SHOWN, _THEORA_IS_HEADER = 0x10, 0x80
 
@@ -82,6 +85,9 @@ class Track:
     sums: array = field(default_factory=lambda: array("q"))
     _last: int | None = None
 
+    def __post_init__(self) -> None:
+        self.back = math.ceil(-_BACK_S / self.tick)
+
     @property
     def start_s(self) -> Fraction | None:
         """When it begins; None without times."""
@@ -96,21 +102,24 @@ class Track:
 
     def add(self, packet: Packet, *, is_kept: bool, is_reordered: bool, codec: str, ahead: int | None) -> None:
         """Takes the next packet; only of a kept track more than its edges is remembered."""
-        clock = packet.pts if packet.dts is None and not is_reordered else packet.dts
-        time = packet.pts if packet.pts is not None or is_reordered else packet.dts
+        pts, dts = _possible(packet.pts), _possible(packet.dts)
+        clock = pts if dts is None and not is_reordered else dts
+        time = pts if pts is not None or is_reordered else dts
         if clock is not None or (not self.parts and time is not None):
-            passed = 0 if clock is None or self._last is None else (clock - self._last) * self.tick
-            if not self.parts or passed < -_BACK_S or (ahead is not None and passed > ahead):
+            passed = 0 if clock is None or self._last is None else clock - self._last
+            if not self.parts or passed < self.back or (ahead is not None and passed > ahead):
                 start = time if time is not None else clock or 0
                 self.parts.append(Part(first=self.num_packets, start=start, end=start))
             elif passed < 0:
                 self.num_stumbles += 1
             self._last = clock
-        duration = packet.duration or 0
+        duration = max(0, _possible(packet.duration) or 0)
         if time is not None and self.parts:
             part = self.parts[-1]
             part.start, part.end = min(part.start, time), max(part.end, time + duration)
         if is_kept:
+            if self.num_packets >= _MOST_PACKETS:
+                raise OverflowError(f"more than {_MOST_PACKETS} packets")
             if packet.is_keyframe:
                 self.keys.append(self.num_packets)
             first = memoryview(packet)[0]
@@ -155,7 +164,8 @@ class Walker:
         self.reordered = {s.index for s in container.streams.video if s.codec_context and s.codec_context.has_b_frames}
         self.codecs = {stream.index: codec_name(stream) for stream in self.streams}
         self.has_no_times = container.format.name == "avi"
-        self.ahead = _AHEAD_S if container.format.name in ("mpegts", "mpeg") else None
+        may_jump = container.format.name in ("mpegts", "mpeg")
+        self.ahead = {n: math.floor(_AHEAD_S / track.tick) if may_jump else None for n, track in self.tracks.items()}
 
     def add(self, packet: Packet) -> None:
         """Takes the next packet."""
@@ -164,7 +174,9 @@ class Walker:
             packet.pts = None if number in self.reordered else packet.dts
         if packet.size and number in self.tracks:
             is_kept, is_reordered, codec = number in self.kept, number in self.reordered, self.codecs[number]
-            self.tracks[number].add(packet, is_kept=is_kept, is_reordered=is_reordered, codec=codec, ahead=self.ahead)
+            self.tracks[number].add(
+                packet, is_kept=is_kept, is_reordered=is_reordered, codec=codec, ahead=self.ahead[number]
+            )
 
     def finish(self) -> Walk:
         """All that was met, on one clock."""
@@ -219,6 +231,8 @@ def packets_from(
     Raises:
         Unseekable: what is read is not what was met.
     """
+    if not is_fresh and number >= track.num_packets:
+        return  # The walk met none.
     here, packets = (0, container.demux(stream)) if is_fresh else _found(container, stream, track, number)
     for packet in until_fault(packets, damage):
         if not packet.size:
@@ -239,6 +253,11 @@ def chained(packet: Packet, packets: Iterator[Packet]) -> Iterator[Packet]:
     """A packet, and those after it."""
     yield packet
     yield from packets
+
+
+def _possible(time: int | None) -> int | None:
+    """A time in ticks; None where it is missing or cannot be."""
+    return time if time is not None and abs(time) < _MOST_TICKS else None
 
 
 def _close(track: Track) -> None:

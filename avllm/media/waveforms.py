@@ -1,5 +1,7 @@
 """Sound in memory to a waveform: arrays of samples in the forms in which Python libraries hand them over."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float32, Shaped
 
@@ -8,7 +10,7 @@ from avllm.media.clips import Audio
 from avllm.media.limits import Limits
 
 HIGHEST_RATE, MOST_CHANNELS = 1_000_000, 64  # beyond what is recorded; a damaged or forged header
-_LOUDEST = 64.0  # floats louder than that are integers by another name
+LOUDEST = 64.0  # floats louder than that are integers by another name
 _SAMPLES = "floats in [-1, 1], int16, int32, int8 or uint8 (silence at 128)"
 
 
@@ -20,7 +22,7 @@ def as_audio(samples: Shaped[np.ndarray, "..."], sample_rate: float, limits: Lim
     Raises:
         MediaError: another shape, type or rate, values that are no sound, or over a limit.
     """
-    rate = int(sample_rate)
+    rate = int(sample_rate) if math.isfinite(sample_rate) else 0
     if rate != sample_rate or not 1 <= rate <= HIGHEST_RATE:
         raise MediaError(f"{name}: a sample rate of {sample_rate} Hz; expected a whole number up to {HIGHEST_RATE}")
     if samples.ndim not in (1, 2) or samples.size == 0:
@@ -44,7 +46,7 @@ def _scaled(samples: Shaped[np.ndarray, "c s"], name: str) -> Float32[np.ndarray
         if not np.isfinite(waveform).all():
             raise MediaError(f"{name}: the waveform holds NaN or infinity; expected samples in [-1, 1]")
         loudest = max(float(waveform.max()), -float(waveform.min()))
-        if loudest > _LOUDEST:
+        if loudest > LOUDEST:
             raise MediaError(
                 f"{name}: the waveform reaches {loudest:g}; expected {_SAMPLES}: divide it by its full scale"
             )

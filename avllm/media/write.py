@@ -1,6 +1,8 @@
 """Writing media: mp4 (H.264 + AAC) and what else the bundled encoders make. FFmpeg need not be installed."""
 
 import itertools
+import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -73,7 +75,7 @@ def write_video(
     first = next(iterator, None)
     if first is None:
         raise MediaError(f"{path.name}: no frames to write; expected at least one")
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = _rate(fps)
     with _writing(path, f"{codec}/{audio_codec}") as container:
         picture = _Picture(container, codec, first.shape, rate, crf=crf, gop=gop, preset=preset, threads=threads)
         sound = None
@@ -111,16 +113,25 @@ def write_audio(
 
 @contextmanager
 def _writing(path: Path, codecs: str) -> Iterator[OutputContainer]:
-    """An open container; a failed write leaves no half a file behind."""
+    """An open container; a failed write leaves no half a file behind, and what stood there before as it was."""
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        with av.open(str(path), "w") as container:
+        with av.open(f"file:{part.absolute()}", "w") as container:
             yield container
+        part.replace(path)
     except av.FFmpegError as error:
-        path.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise MediaError(f"{path.name}: cannot be written with {codecs}: {error.strerror}") from error
     except BaseException:
-        path.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+def _rate(fps: float | Fraction) -> Fraction:
+    rate = Fraction(fps).limit_denominator(1001) if math.isfinite(fps) else Fraction(0)
+    if rate <= 0:
+        raise MediaError(f"fps: expected a rate above 0, got {fps}")
+    return rate
 
 
 def _codecs(path: Path) -> tuple[str | None, str]:

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-import avllm.media.audio as audio_module
+import avllm.media.sound_decoder as audio_module
 from avllm.errors import MediaError
 from avllm.media import open_audio, probe
 from tests.media.make import coded, joined, sounding, tone

@@ -28,6 +28,7 @@ _CODECS = {
 _KNOWN = frozenset({"hvcC", "av1C", "avcC", "jpgC", "irot", "imir", "clap", "ispe", "pixi", "colr", "auxC", "pasp"})
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 _DEEPEST = 4  # recipes within recipes
+_MOST_DECODED = 4096  # tiles and others; a photo of 200 megapixels has some hundred
 _IDENTITY = 0  # matrix coefficients: the planes are green, blue and red themselves
 _UNSPECIFIED, _LIMITED, _FULL = 2, 1, 2
 
@@ -46,6 +47,7 @@ def read_heif(file: io.BytesIO | io.BufferedReader, name: str, limits: Limits) -
 class _Heif:
     def __init__(self, items: HeifItems, name: str, limits: Limits) -> None:
         self.items, self.name, self.limits = items, name, limits
+        self.num_decoded, self.num_pixels = 0, 0
 
     def picture(self) -> np.ndarray:
         primary = self.items.primary
@@ -129,6 +131,10 @@ class _Heif:
         return canvas
 
     def _coded(self, item: Item, pixel_format: str) -> np.ndarray:
+        self.num_decoded += 1
+        # A picture and its transparency, each within the limit; what is cut off at the sides may be as much again.
+        if self.num_decoded > _MOST_DECODED or self.num_pixels > 4 * self.limits.pixels:
+            raise MediaError(f"{self.name}: puts a picture together from more than it shows; it is damaged or forged")
         decoder, configuration = _CODECS[item.kind]
         data = self.items.data(item, self.limits.memory_bytes)
         head = item.find(configuration)
@@ -150,6 +156,7 @@ class _Heif:
         frame = frames[0]
         assert isinstance(frame, VideoFrame)
         self.limits.check_pixels(frame.width, frame.height)
+        self.num_pixels += frame.width * frame.height
         return _pixels(frame, _nclx(item), pixel_format)
 
     def _changed(self, pixels: np.ndarray, change: Property) -> np.ndarray:

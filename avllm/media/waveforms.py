@@ -20,9 +20,7 @@ def as_audio(samples: Shaped[np.ndarray, "..."], sample_rate: float, limits: Lim
     Raises:
         MediaError: another shape, type or rate, values that are no sound, or over a limit.
     """
-    rate = int(sample_rate)
-    if rate != sample_rate or not 1 <= rate <= HIGHEST_RATE:
-        raise MediaError(f"{name}: a sample rate of {sample_rate} Hz; expected a whole number up to {HIGHEST_RATE}")
+    rate = _checked_rate(sample_rate, name)
     if samples.ndim not in (1, 2) or samples.size == 0:
         raise MediaError(f"{name}: the waveform is {samples.shape}; expected samples as [c s], [s c] or [s]")
     samples = samples[None] if samples.ndim == 1 else samples
@@ -35,6 +33,30 @@ def as_audio(samples: Shaped[np.ndarray, "..."], sample_rate: float, limits: Lim
     limits.check_seconds(count / rate)
     limits.check_audio_bytes(channels, count)
     return Audio(waveform=_scaled(samples.T if len(samples) == count > 1 else samples, name), sample_rate=rate)
+
+
+def check_audio(audio: Audio, limits: Limits) -> Audio:
+    """A waveform that somebody else made, as it is.
+
+    Raises:
+        MediaError: it holds no samples as `Audio` says they are, or is over a limit.
+    """
+    wave = audio.waveform
+    if not isinstance(wave, np.ndarray) or wave.dtype != np.float32 or wave.ndim != 2 or 0 in wave.shape:
+        what = f"{wave.dtype} {wave.shape}" if isinstance(wave, np.ndarray) else type(wave).__name__
+        raise MediaError(f"sound: the waveform is {what[:80]}; expected float32 samples as [c s]")
+    limits.check_seconds(wave.shape[1] / _checked_rate(audio.sample_rate, "sound"))
+    limits.check_audio_bytes(*wave.shape)
+    if not np.isfinite(wave).all():
+        raise MediaError("sound: the waveform holds NaN or infinity; expected samples in [-1, 1]")
+    return audio
+
+
+def _checked_rate(sample_rate: float, name: str) -> int:
+    if not 1 <= sample_rate <= HIGHEST_RATE or int(sample_rate) != sample_rate:
+        shown = float("inf") if abs(sample_rate) > 1e15 else float(sample_rate)  # an int may be beyond any float
+        raise MediaError(f"{name}: a sample rate of {shown} Hz; expected a whole number up to {HIGHEST_RATE}")
+    return int(sample_rate)
 
 
 def _scaled(samples: Shaped[np.ndarray, "c s"], name: str) -> Float32[np.ndarray, "c s"]:

@@ -21,8 +21,8 @@ def shown(text: str) -> str:
 
 
 def shown_name(path: Path) -> str:
-    """The last part of a path, for messages: where a file lies is nobody's business but its owner's."""
-    return shown(path.name or str(path))
+    """The last part of a path of any system, for messages: where a file lies is its owner's business alone."""
+    return shown(path.name.rsplit("\\", 1)[-1] or path.name or str(path))
 
 
 def open_regular(path: Path, name: str) -> io.BufferedReader:

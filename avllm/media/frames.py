@@ -11,7 +11,7 @@ from avllm.errors import MediaError
 from avllm.media.clips import Video
 from avllm.media.files import SUFFIXES, frame_files, shown_name
 from avllm.media.fit import Fit, Picture
-from avllm.media.limits import Limits
+from avllm.media.limits import Limits, size_text
 from avllm.media.pictures import read_picture, shown, still
 from avllm.media.pillow import pillow_faults
 from avllm.media.pixels import as_frames, eight_bits, oriented
@@ -136,4 +136,4 @@ def _collect(
 
 
 def _wxh(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+    return size_text(pixels.shape[1], pixels.shape[0])

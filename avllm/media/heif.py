@@ -16,7 +16,7 @@ from PIL import Image
 from avllm.errors import MediaError
 from avllm.media.boxes import HeifItems, Item, Property
 from avllm.media.cursor import Cursor
-from avllm.media.limits import Limits
+from avllm.media.limits import Limits, size_text
 
 # Kind of item -> decoder, and the property that holds its configuration.
 _CODECS = {
@@ -118,8 +118,8 @@ class _Heif:
                     tile_h * (rows - 1) < height <= tile_h * rows and tile_w * (columns - 1) < width <= tile_w * columns
                 ):
                     raise MediaError(
-                        f"{self.name}: {rows} x {columns} tiles of {tile_w}x{tile_h} do not make the stated picture of"
-                        f" {width}x{height}; the file is damaged"
+                        f"{self.name}: {rows} x {columns} tiles of {size_text(tile_w, tile_h)} do not make the stated"
+                        f" picture of {size_text(width, height)}; the file is damaged"
                     )
                 canvas = np.empty((height, width, *pixels.shape[2:]), np.uint8)
             if pixels.shape[:2] != tile_size:

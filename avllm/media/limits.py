@@ -8,6 +8,11 @@ _MIB = 2**20
 _LONGEST_SIDE = 1 << 20  # of a frame; beyond it resizing alone would take gigabytes
 
 
+def size_text(width: int, height: int) -> str:
+    """`640x480`; of sizes that no picture has with a word between, as `0x` and digits would look like an address."""
+    return f"{width}x{height}" if max(width, height) < 100_000 else f"{width} by {height}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one medium may cost. The defaults suit a laptop; a server sets its own.
@@ -43,10 +48,12 @@ class Limits:
     def check_pixels(self, width: int, height: int) -> None:
         """Raises MediaError when one frame has more pixels than allowed, or none."""
         if width < 1 or height < 1:
-            raise MediaError(f"the picture is {width}x{height}; expected at least 1x1: the file is damaged")
+            raise MediaError(f"the picture is {size_text(width, height)}; expected at least 1x1: the file is damaged")
         if max(width, height) > _LONGEST_SIDE:
-            raise MediaError(f"a frame of {width}x{height} is longer than {_LONGEST_SIDE} pixels; cut it")
-        self._check("pixels", f"a frame of {width}x{height}", width * height, self.pixels, "pixels", "make it smaller")
+            raise MediaError(f"a frame of {size_text(width, height)} is longer than {_LONGEST_SIDE} pixels; cut it")
+        self._check(
+            "pixels", f"a frame of {size_text(width, height)}", width * height, self.pixels, "pixels", "make it smaller"
+        )
 
     def check_frames(self, count: int, what: str = "the sampling") -> None:
         """Raises MediaError when more frames are asked for, or held by an animation, than allowed."""
@@ -63,7 +70,7 @@ class Limits:
 
     def check_video_bytes(self, num_frames: int, height: int, width: int, item_bytes: int = 1) -> None:
         """Raises MediaError when the sampled frames would take more memory than allowed."""
-        what, count = f"{num_frames} frames of {width}x{height}", num_frames * height * width * 3 * item_bytes
+        what, count = f"{num_frames} frames of {size_text(width, height)}", num_frames * height * width * 3 * item_bytes
         self._check("video_bytes", what, count, self.video_bytes, "bytes", "sample fewer or resize")
 
     def check_audio_bytes(self, num_channels: int, num_samples: int) -> None:

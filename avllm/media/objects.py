@@ -50,8 +50,9 @@ def as_array(value: Any, limits: Limits) -> np.ndarray | None:
         raise MediaError("an array of which some values are masked; expected all of them: fill it")
     array = np.asarray(array)
     limits.check_file_bytes(array.nbytes)
-    if array.dtype.kind not in "biuf":
-        raise MediaError(f"an array of {shown(str(array.dtype))} {array.shape}; expected numbers: frames or samples")
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
+        values = "structured values" if array.dtype.names else shown(str(array.dtype))
+        raise MediaError(f"an array of {values} {array.shape}; expected numbers: frames or samples")
     return array
 
 

@@ -1,5 +1,7 @@
 """Sound in memory to a waveform: arrays of samples in the forms in which Python libraries hand them over."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float32, Shaped
 
@@ -52,7 +54,9 @@ def check_audio(audio: Audio, limits: Limits) -> Audio:
     return audio
 
 
-def _checked_rate(sample_rate: float, name: str) -> int:
+def _checked_rate(sample_rate: Any, name: str) -> int:
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | float | np.integer | np.floating):
+        raise MediaError(f"{name}: a sample rate of the type {type(sample_rate).__name__}; expected a whole number")
     if not 1 <= sample_rate <= HIGHEST_RATE or int(sample_rate) != sample_rate:
         shown = float("inf") if abs(sample_rate) > 1e15 else float(sample_rate)  # an int may be beyond any float
         raise MediaError(f"{name}: a sample rate of {shown} Hz; expected a whole number up to {HIGHEST_RATE}")

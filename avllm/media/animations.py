@@ -79,7 +79,7 @@ class Film:
         canvas = Image.new("RGBA", (self.size[1], self.size[0]))
         last = max(wanted, default=-1)
         for number, patch in enumerate(self.patches[: last + 1]):
-            before = canvas.copy() if patch.dispose == "restore" else canvas
+            before = canvas.copy() if patch.dispose == "restore" and number < last else canvas
             picture = patch.decode(self.name)
             if patch.blends:
                 # Not Image.alpha_composite, which cuts a part out and asks Pillow's own limit for it.

@@ -106,6 +106,7 @@ class _Heif:
         width, height = recipe.uint(size), recipe.uint(size)
         self.limits.check_pixels(width, height)
         tiles = self._inputs(item)
+        self._check_work(len(tiles))
         if len(tiles) != rows * columns:
             raise MediaError(f"{self.name}: {rows} x {columns} tiles are stated, {len(tiles)} are there; it is damaged")
         canvas, tile_size = None, (0, 0)
@@ -131,10 +132,8 @@ class _Heif:
         return canvas
 
     def _coded(self, item: Item, pixel_format: str) -> np.ndarray:
+        self._check_work(1)
         self.num_decoded += 1
-        # A picture and its transparency, each within the limit; what is cut off at the sides may be as much again.
-        if self.num_decoded > _MOST_DECODED or self.num_pixels > 4 * self.limits.pixels:
-            raise MediaError(f"{self.name}: puts a picture together from more than it shows; it is damaged or forged")
         decoder, configuration = _CODECS[item.kind]
         data = self.items.data(item, self.limits.memory_bytes)
         head = item.find(configuration)
@@ -158,6 +157,12 @@ class _Heif:
         self.limits.check_pixels(frame.width, frame.height)
         self.num_pixels += frame.width * frame.height
         return _pixels(frame, _nclx(item), pixel_format)
+
+    def _check_work(self, num_items: int) -> None:
+        """Raises MediaError when more would be decoded than can be seen in the end."""
+        # A picture and its transparency, each within the limit; what is cut off at the sides may be as much again.
+        if self.num_decoded + num_items > _MOST_DECODED or self.num_pixels > 4 * self.limits.pixels:
+            raise MediaError(f"{self.name}: puts a picture together from more than it shows; it is damaged or forged")
 
     def _changed(self, pixels: np.ndarray, change: Property) -> np.ndarray:
         if change.kind == "irot":

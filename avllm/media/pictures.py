@@ -88,7 +88,9 @@ def read_picture(source: Source, sampling: Sampling, *, how: Fit, limits: Limits
 
 
 def shown(pixels: UInt8[np.ndarray, "h w c"], orientation: int, how: Fit, limits: Limits) -> Picture:
-    """Pixels turned, put on white and brought to a size."""
+    """Pixels turned, put on white and brought to a size. Raises MediaError when they are too many even alone."""
+    height, width = how.size or upright_size(pixels.shape[:2], orientation)
+    limits.check_video_bytes(1, height, width, how.item_bytes)
     picture = on_white(upright(pixels, orientation), drops_transparency=how.drops_transparency)
     return fit_picture(picture, how, limits)
 

@@ -11,6 +11,7 @@ from avllm.errors import MediaError
 from avllm.media.pillow import orientation_of
 
 WHITE = 255
+_BAND = 256  # rows
 _CHANNELS = (1, 3, 4)
 _ARRAYS = "[t h w c] or [t c h w] of a video, [h w c], [c h w] or [h w] of a picture, where c is 3 (RGB), 4 or 1"
 # What is done to a picture that was stored turned, by the value of its Exif tag Orientation.
@@ -114,8 +115,12 @@ def on_white(picture: UInt8[np.ndarray, "h w c"], *, drops_transparency: bool = 
     rgb = picture[:, :, :3]
     if picture.shape[2] == 3 or drops_transparency:
         return rgb
-    alpha = picture[:, :, 3:].astype(np.uint16)
-    return ((rgb * alpha + WHITE * (255 - alpha) + 127) // 255).astype(np.uint8)
+    shown = np.empty(rgb.shape, np.uint8)
+    for top in range(0, len(picture), _BAND):  # whole, a large picture would take its size several times over
+        band = picture[top : top + _BAND]
+        alpha = band[:, :, 3:].astype(np.uint16)
+        shown[top : top + _BAND] = (band[:, :, :3] * alpha + WHITE * (255 - alpha) + 127) // 255
+    return shown
 
 
 def upright(picture: UInt8[np.ndarray, "h w c"], orientation: int) -> UInt8[np.ndarray, "h2 w2 c"]:

@@ -4,6 +4,8 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from avllm.errors import MediaError
@@ -55,6 +57,17 @@ def cannot_open(name: str, error: OSError | ValueError) -> MediaError:
         return error
     reason = error.strerror if isinstance(error, OSError) and error.strerror else "no name that a file can have"
     return MediaError(f"{name}: cannot be opened ({reason}); check the path")
+
+
+@contextmanager
+def disk_faults(name: str) -> Iterator[None]:
+    """Around reading from an open file: a disk that fails is no damaged file. Raises MediaError in place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not said by the system
+            raise
+        raise MediaError(f"{name}: cannot be read ({error.strerror}); check the disk") from error
 
 
 def state_of(path: Path) -> tuple[int, ...]:

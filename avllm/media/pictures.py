@@ -13,6 +13,7 @@ from PIL.ImageFile import ImageFile
 from avllm.errors import MediaError
 from avllm.media.animations import Film, read_apng, read_gif
 from avllm.media.clips import Video
+from avllm.media.files import disk_faults
 from avllm.media.fit import Fit, Picture, fit_picture
 from avllm.media.heads import check_jpeg, check_png, read_avif, read_webp
 from avllm.media.heif import read_heif
@@ -62,6 +63,11 @@ def read_picture(source: Source, sampling: Sampling, *, how: Fit, limits: Limits
     Raises:
         MediaError: not an image, damaged, or over a limit (told from its header).
     """
+    with disk_faults(source.name):
+        return _read(source, sampling, how, limits, first_only=first_only)
+
+
+def _read(source: Source, sampling: Sampling, how: Fit, limits: Limits, *, first_only: bool) -> Video:
     if source.format == "HEIF":
         with source.open() as file:
             return still(shown(read_heif(file, source.name, limits), 1, how, limits))

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, features
 from PIL.ImageFile import ImageFile
 
 from avllm.errors import MediaError, was_raised_in
-from avllm.media.files import cannot_open
+from avllm.media.files import disk_faults
 from avllm.media.tags import check_tags
 
 # Format -> module and reader. Called in place of `Image.open`, which asks plugins that a user's code registered, and
@@ -35,7 +35,8 @@ def pillow_faults(name: str) -> Iterator[None]:
         MediaError: in place of that. What Pillow says is left out: it tells of addresses and of places on the disk.
     """
     try:
-        yield
+        with disk_faults(name):
+            yield
     except MediaError:
         raise
     except Exception as error:
@@ -43,8 +44,6 @@ def pillow_faults(name: str) -> Iterator[None]:
             raise  # a fault of ours, or of a library that changed
         if isinstance(error, MemoryError):
             raise MediaError(f"{name}: needs more memory than there is; make the picture smaller") from error
-        if isinstance(error, OSError) and error.errno is not None:
-            raise cannot_open(name, error) from error
         raise MediaError(
             f"{name}: not an image that can be read: damaged, truncated or of a kind that is not known; make or"
             f" download it again"

@@ -16,7 +16,7 @@ from PIL import Image
 from avllm.errors import MediaError
 from avllm.media import digests
 from avllm.media.clips import Audio
-from avllm.media.files import cannot_open, frame_files, open_regular, shown, shown_name, state_of
+from avllm.media.files import cannot_open, disk_faults, frame_files, open_regular, shown, shown_name, state_of
 from avllm.media.formats import HEAD_BYTES, sniff
 from avllm.media.limits import Limits
 from avllm.media.objects import as_array, kind_of_object, object_faults, path_behind, read_object
@@ -84,14 +84,11 @@ class Source:
         if self.data is not None:
             limits.check_memory_bytes(len(self.data))
             return self.data
-        with self.open() as file:
+        with disk_faults(self.name), self.open() as file:
             size = file.seek(0, io.SEEK_END)
             limits.check_memory_bytes(size)
             file.seek(0)
-            try:
-                return file.read(size)
-            except OSError as error:
-                raise cannot_open(self.name, error) from error
+            return file.read(size)
 
     @property
     def digest(self) -> bytes:
@@ -127,11 +124,8 @@ class Source:
             return digests.of_audio(self.audio)
         if self.frames is not None:
             return digests.of_frames(self.frames, self.name)
-        with self.open() as file:
-            try:
-                return digests.of_file(file)
-            except OSError as error:
-                raise cannot_open(self.name, error) from error
+        with disk_faults(self.name), self.open() as file:
+            return digests.of_file(file)
 
 
 MediaSource: TypeAlias = (

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from avllm.data.records import media_path
-from avllm.errors import AvllmError, DataError
+from avllm.errors import DataError, MediaError
 from avllm.media import open_image, resolve
 
 CANARY = (1, 254, 1)
@@ -65,33 +65,29 @@ def root(tmp_path, monkeypatch):
 def test_s04_no_spelling_leads_out_of_the_folder(root, spelling):
     name = spelling.format(outside=root.parent, root=root)
     for given in (name, quote(name)):
-        with pytest.raises(AvllmError) as caught:
+        try:
             path = media_path(root, given, "row 1.image")
-            assert Path(os.path.normpath(path)).is_relative_to(root)
+        except DataError:
+            continue
+        assert Path(os.path.normpath(path)).is_relative_to(root)
+        with pytest.raises(MediaError, match="cannot be opened|NUL"):
             open_image(path)
-        assert (
-            isinstance(caught.value, DataError) or "cannot be opened" in str(caught.value) or "NUL" in str(caught.value)
-        )
 
 
-@pytest.mark.parametrize(
-    "name", ["a.png", "./a.png", "a/../a.png", "{root}/a.png", "{root}/a/../a.png", "//{root}/a.png"]
-)
+@pytest.mark.parametrize("name", ["a.png", "./a.png", "a/../a.png", "{root}/a.png", "{root}/a/../a.png"])
 def test_s04_names_below_the_folder_are_taken(root, name):
-    name = name.format(root=root).replace("///", "//")
-    if name.startswith("//"):
-        name = name[1:]
-    assert open_image(media_path(root, name, "row 1.image")).frames[0, 0, 0].tolist() == [255, 0, 0]
+    path = media_path(root, name.format(root=root), "row 1.image")
+    assert open_image(path).frames[0, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_s04_a_source_is_read_from_the_file_that_was_looked_at_or_not_at_all(root):
-    """A name that becomes another file after it was looked at is read as what it is then, and never as something else."""
+    """A name that has become another file is read as what it is then, under another key."""
     path = root / "a.png"
     source = resolve(path)
     key = source.digest
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(AvllmError, match=r"a\.png: not a regular file"):
+    with pytest.raises(MediaError, match=r"a\.png: not a regular file"):
         open_image(source)
     path.unlink()
     Image.new("RGB", (4, 4), "blue").save(path)

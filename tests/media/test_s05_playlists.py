@@ -74,18 +74,18 @@ def was_hit(listener: socket.socket) -> bool:
 
 def test_s05_no_playlist_is_followed(tmp_path, canary, server):
     num_tried = 0
-    for kind, data in playlists(canary, server.getsockname()[1]).items():
-        for number, (route, source) in enumerate(routes(data, tmp_path / NAMES[num_tried % len(NAMES)]).items()):
+    for number, (kind, data) in enumerate(playlists(canary, server.getsockname()[1]).items()):
+        # Each in some forms, so that every kind meets every form by one target or another.
+        handed_over = list(routes(data, tmp_path / NAMES[number % len(NAMES)]).items())
+        for route, source in handed_over[number % 3 :: 3]:
             for door in (open_video, open_image, open_audio, probe):
-                if number % 2 and door is open_image:
-                    continue
                 with pytest.raises(MediaError):
                     door(source)
             with suppress(MediaError):
                 content_key(source, {})
             num_tried += 1
             assert not was_hit(server), f"{kind}, {route}"
-    assert num_tried > 500
+    assert num_tried > 150
     assert canary.stat().st_atime == 1
 
 

@@ -165,6 +165,8 @@ class _Heif:
             raise MediaError(f"{self.name}: puts a picture together from more than it shows; it is damaged or forged")
 
     def _changed(self, pixels: np.ndarray, change: Property) -> np.ndarray:
+        if change.kind in ("irot", "imir") and not change.body:
+            raise MediaError(f"{self.name}: does not say how its picture is turned; the file is damaged")
         if change.kind == "irot":
             return np.rot90(pixels, k=change.body[0] & 3)
         if change.kind == "imir":

@@ -26,6 +26,7 @@ from avllm.media.tags import Tags, check_tags
 
 _SHORTEST_MS, _DEFAULT_MS = 10, 100.0
 _NEW_SUBFILE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706  # tags of TIFF
+_TILE_SIZE = {322, 323}  # likewise: width and height, at which the reader decodes
 
 
 class _PillowFilm:
@@ -128,7 +129,7 @@ def _opened(source: Source, limits: Limits, *, first_only: bool) -> Iterator[tup
         elif format == "JPEG":
             check_jpeg(file, name)
         elif format == "TIFF":
-            _check_tiff(check_tags(file, name), name)
+            _check_tiff(check_tags(file, name), name, limits)
         with open_with_pillow(file, format, name) as image:
             limits.check_pixels(*image.size)
             num_frames = 1 if is_photo(image) else getattr(image, "n_frames", 1)
@@ -178,8 +179,10 @@ def _animation(
     )
 
 
-def _check_tiff(tags: Tags, name: str) -> None:
-    """Raises MediaError for files whose first picture is not the one that is meant."""
+def _check_tiff(tags: Tags, name: str, limits: Limits) -> None:
+    """Raises MediaError for files whose first picture is not the one that is meant, and for tiles over the limit."""
+    if tags.values.keys() >= _TILE_SIZE:
+        limits.check_pixels(*(tags.values[tag] for tag in sorted(_TILE_SIZE)))
     if _DNG_VERSION in tags.names or _SUB_IFDS in tags.names or tags.values.get(_NEW_SUBFILE, 0) & 1:
         raise MediaError(f"{name}: a raw photo, of which only a preview could be read; save it as JPEG or PNG")
     if tags.has_next:

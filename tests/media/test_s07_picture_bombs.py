@@ -96,8 +96,17 @@ def tags(count: int, length: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(4) + bytes(length)
 
 
-def tiff(width: int, height: int) -> bytes:
-    values = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (279, 4, 64)]
+def tiff(width: int, height: int, *more: tuple[int, int, int]) -> bytes:
+    values = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, 8),
+        (259, 3, 5),
+        (262, 3, 1),
+        (273, 4, 8),
+        (279, 4, 64),
+        *more,
+    ]
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in values)
     return b"II*\0" + struct.pack("<IH", 8, len(values)) + entries + bytes(4) + bytes(64)
 
@@ -180,6 +189,7 @@ def bombs() -> dict[str, bytes]:
         "frames.avif": many_frames_avif(),
         "exif.avif": avif(tags(3000, 1 << 20)),
         "60000 squared.tiff": tiff(60_000, 60_000),
+        "tiles of 40000 squared.tiff": tiff(64, 64, (322, 4, 40_000), (323, 4, 40_000), (324, 4, 8), (325, 4, 64)),
         "tags.tiff": tags(3000, 1 << 20),
         "60000 squared.bmp": forged_bmp,
         "65535 squared.jpeg": jpeg(size=(65_535, 65_535)),

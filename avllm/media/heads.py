@@ -14,6 +14,7 @@ _MOST_PARTS = 10_000  # beside those of pixels and frames; a photo has some doze
 _MOST_CHUNKS = 1 << 20  # of a PNG of 8 GB in the usual pieces of 8 kB
 _MOST_EXIF_BYTES = 1 << 22  # 64 kB by the standard
 _MOST_JUNK_BYTES = 1 << 16
+_MOST_SCANS = 200  # each goes over the whole picture; a progressive JPEG has 10, a photo of three pictures 30
 _FRAME_CHUNKS = (b"IDAT", b"fdAT", b"fcTL")
 _ALONE = frozenset({0xD8, 0x01, *range(0xD0, 0xD8)})  # markers of JPEG without a length
 
@@ -21,12 +22,12 @@ Readable = io.BytesIO | io.BufferedReader
 
 
 def check_jpeg(file: Readable, name: str) -> None:
-    """Walks to where the pixels begin.
+    """Walks to where the pixels begin, and counts the scans in which they come.
 
     Source: ISO/IEC 10918-1, annex B.
 
     Raises:
-        MediaError: so many parts, or so much Exif, that only a forger writes it.
+        MediaError: so many parts or scans, or so much Exif, that only a forger writes it.
     """
     file.seek(0)
     exif, num_parts, num_junk, byte = b"", 0, 0, file.read(1)
@@ -49,6 +50,17 @@ def check_jpeg(file: Readable, name: str) -> None:
             raise _overfull(name)
         byte = file.read(1)
     check_tags(io.BytesIO(exif), name)
+    if _num_scans(file) > _MOST_SCANS:
+        raise _overfull(name)
+
+
+def _num_scans(file: Readable) -> int:
+    """Behind the first, those of further pictures among them; in coded pixels no such bytes follow each other."""
+    count, last = 0, b""
+    while piece := file.read(1 << 20):
+        count += (last + piece).count(b"\xff\xda")
+        last = piece[-1:] if piece[-1:] == b"\xff" else b""
+    return count
 
 
 def check_png(file: Readable, name: str, limits: Limits, *, first_only: bool) -> None:

@@ -118,12 +118,13 @@ def _opened(source: Source, limits: Limits, *, first_only: bool) -> Iterator[tup
     """
     name, format = source.name, source.format
     lengths_ms: list[float] = []
-    with io.BytesIO(source.read(limits)) if format in ("WEBP", "AVIF") else source.open() as file:
+    data = source.read(limits) if format in ("WEBP", "AVIF") else b""  # all of which these readers want
+    with io.BytesIO(data) if data else source.open() as file:
         limits.check_memory_bytes(file.seek(0, io.SEEK_END))
         if format == "WEBP":
-            lengths_ms = read_webp(source.read(limits), name, limits)
+            lengths_ms = read_webp(data, name, limits)
         elif format == "AVIF":
-            lengths_ms = read_avif(source.read(limits), name, limits)
+            lengths_ms = read_avif(data, name, limits)
         elif format == "PNG":
             check_png(file, name, limits, first_only=first_only)
         elif format == "JPEG":

@@ -261,6 +261,24 @@ def test_s07_the_limit_of_pixels_is_the_only_one(kind, options, monkeypatch):
     assert warnings.filters == filters
 
 
+def test_s07_parts_of_a_header_are_counted():
+    scans = jpeg() + b"\xff\xda" * 200
+    for under, over in (
+        (scans, scans + b"\xff\xda"),
+        (jpeg(*[(0xFE, b"")] * 9000), jpeg(*[(0xFE, b"")] * 10_001)),
+        (png(4, 4, *[chunk(b"prIv", b"")] * 9000, rows=bytes(20)), png(4, 4, *[chunk(b"prIv", b"")] * 10_001)),
+        (jpeg((0xE1, b"Exif\0\0" + tags(3, 20_000))), jpeg((0xE1, b"Exif\0\0" + tags(70, 20_000)))),
+        (
+            png(4, 4, chunk(b"eXIf", tags(3, 20_000)), rows=bytes(20)),
+            png(4, 4, chunk(b"eXIf", tags(70, 20_000)), rows=bytes(20)),
+        ),
+    ):
+        assert open_image(under).frames.shape[0] == 1
+        for door in (open_image, open_video, probe):
+            with pytest.raises(MediaError, match=r"than any writer puts there|than the file holds"):
+                door(over)
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
 def test_s07_animations_are_put_together_within_a_budget(kind, monkeypatch):
     file, images = io.BytesIO(), [Image.new("RGB", (60, 40), color) for color in ("red", "lime", "blue", "white")]

@@ -1,6 +1,6 @@
 """Sound in memory to a waveform: arrays of samples in the forms in which Python libraries hand them over."""
 
-from typing import Any
+import math
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -22,7 +22,9 @@ def as_audio(samples: Shaped[np.ndarray, "..."], sample_rate: float, limits: Lim
     Raises:
         MediaError: another shape, type or rate, values that are no sound, or over a limit.
     """
-    rate = _checked_rate(sample_rate, name)
+    rate = int(sample_rate) if math.isfinite(sample_rate) else 0
+    if rate != sample_rate or not 1 <= rate <= HIGHEST_RATE:
+        raise MediaError(f"{name}: a sample rate of {sample_rate} Hz; expected a whole number up to {HIGHEST_RATE}")
     if samples.ndim not in (1, 2) or samples.size == 0:
         raise MediaError(f"{name}: the waveform is {samples.shape}; expected samples as [c s], [s c] or [s]")
     samples = samples[None] if samples.ndim == 1 else samples
@@ -35,32 +37,6 @@ def as_audio(samples: Shaped[np.ndarray, "..."], sample_rate: float, limits: Lim
     limits.check_seconds(count / rate)
     limits.check_audio_bytes(channels, count)
     return Audio(waveform=_scaled(samples.T if len(samples) == count > 1 else samples, name), sample_rate=rate)
-
-
-def check_audio(audio: Audio, limits: Limits) -> Audio:
-    """A waveform that somebody else made, as it is.
-
-    Raises:
-        MediaError: it holds no samples as `Audio` says they are, or is over a limit.
-    """
-    wave = audio.waveform
-    if not isinstance(wave, np.ndarray) or wave.dtype != np.float32 or wave.ndim != 2 or 0 in wave.shape:
-        what = f"{wave.dtype} {wave.shape}" if isinstance(wave, np.ndarray) else type(wave).__name__
-        raise MediaError(f"sound: the waveform is {what[:80]}; expected float32 samples as [c s]")
-    limits.check_seconds(wave.shape[1] / _checked_rate(audio.sample_rate, "sound"))
-    limits.check_audio_bytes(*wave.shape)
-    if not np.isfinite(wave).all():
-        raise MediaError("sound: the waveform holds NaN or infinity; expected samples in [-1, 1]")
-    return audio
-
-
-def _checked_rate(sample_rate: Any, name: str) -> int:
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | float | np.integer | np.floating):
-        raise MediaError(f"{name}: a sample rate of the type {type(sample_rate).__name__}; expected a whole number")
-    if not 1 <= sample_rate <= HIGHEST_RATE or int(sample_rate) != sample_rate:
-        shown = float("inf") if abs(sample_rate) > 1e15 else float(sample_rate)  # an int may be beyond any float
-        raise MediaError(f"{name}: a sample rate of {shown} Hz; expected a whole number up to {HIGHEST_RATE}")
-    return int(sample_rate)
 
 
 def _scaled(samples: Shaped[np.ndarray, "c s"], name: str) -> Float32[np.ndarray, "c s"]:
@@ -80,3 +56,24 @@ def _scaled(samples: Shaped[np.ndarray, "c s"], name: str) -> Float32[np.ndarray
     if kind == "i" and size <= 4:
         return np.ascontiguousarray(samples, np.float32) / np.float32(2 ** (8 * size - 1))
     raise MediaError(f"{name}: the waveform is {samples.dtype}; expected {_SAMPLES}")
+
+
+def check_audio(audio: Audio, limits: Limits) -> Audio:
+    """A waveform that somebody else made, as it is.
+
+    Raises:
+        MediaError: it holds no samples as `Audio` says they are, or is over a limit.
+    """
+    wave, rate = audio.waveform, audio.sample_rate
+    if not isinstance(wave, np.ndarray) or wave.dtype != np.float32 or wave.ndim != 2 or 0 in wave.shape:
+        what = f"{wave.dtype} {wave.shape}" if isinstance(wave, np.ndarray) else type(wave).__name__
+        raise MediaError(f"sound: the waveform is {what[:80]}; expected float32 samples as [c s]")
+    is_number = isinstance(rate, int | float | np.integer | np.floating) and not isinstance(rate, bool)
+    if not is_number or not 1 <= rate <= HIGHEST_RATE or rate != int(rate):
+        what = f"{rate:g} Hz" if is_number and not abs(rate) > HIGHEST_RATE else "another kind or size"
+        raise MediaError(f"sound: a sample rate of {what}; expected a whole number up to {HIGHEST_RATE}")
+    limits.check_seconds(wave.shape[1] / rate)
+    limits.check_audio_bytes(*wave.shape)
+    if not np.isfinite(wave).all():
+        raise MediaError("sound: the waveform holds NaN or infinity; expected samples in [-1, 1]")
+    return audio

@@ -122,8 +122,8 @@ def odd() -> dict[str, Any]:
     samples = [object(), [object()], [HUGE, 1.5], [[1], [1, 2]], "a.wav", None, [], {}, masked, structured]
     found |= {f"samples {number}": {"array": value, "sampling_rate": 8000} for number, value in enumerate(samples)}
     waves = [[0.0], WAVE[0], WAVE.astype(float), WAVE[:, :0], WAVE * np.nan, None, object()]
-    found |= {f"Audio {number}": Audio(waveform=wave, sample_rate=8000) for number, wave in enumerate(waves)}
-    found |= {f"Audio at {number}": Audio(waveform=WAVE, sample_rate=rate) for number, rate in enumerate(rates)}
+    found |= {f"Audio {number}": _audio(wave, 8000) for number, wave in enumerate(waves)}
+    found |= {f"Audio at {number}": _audio(WAVE, rate) for number, rate in enumerate(rates)}
     keys = [{object(): 1}, {f"{PLACE}/a": 1}, {"bytes": object()}, {"path": 3}, {"bytes": "x"}, {}, {1: 2}]
     keys += [{"bytes": b"x", "path": 3}, {"bytes": None, "path": f"{PLACE}/absent"}, {str(n): n for n in range(10**5)}]
     found |= {f"mapping {number}": value for number, value in enumerate(keys)}
@@ -134,6 +134,14 @@ def odd() -> dict[str, Any]:
     texts += [os.devnull, "/dev/zero", Path("a\0b"), Path("\ud800"), " ", "a" * 9999]
     found |= {f"text {number}": value for number, value in enumerate(texts)}
     return found | {"endless file": Endless()}
+
+
+def _audio(wave: Any, rate: Any) -> Audio:
+    """One that was changed after it was made."""
+    audio = Audio(waveform=WAVE, sample_rate=8000)
+    object.__setattr__(audio, "waveform", wave)
+    object.__setattr__(audio, "sample_rate", rate)
+    return audio
 
 
 def _png() -> bytes:

@@ -104,9 +104,10 @@ def version(package: str) -> str:
 
 
 def was_raised_in(error: BaseException, package: str) -> bool:
-    """Whether the innermost code that raised belongs to a package; a wrong call of the package by us does not."""
+    """Whether code of a package raised it, itself or in what it called; a wrong call of the package by us does not."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == package:
+            return True
         trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return module.partition(".")[0] == package
+    return False

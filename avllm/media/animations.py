@@ -1,6 +1,7 @@
 """GIF and APNG put together as browsers do it: frames that cover a part, and what becomes of them afterwards."""
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Collection, Iterator
@@ -14,11 +15,13 @@ from PIL import Image
 from avllm.errors import MediaError
 from avllm.media.cursor import Cursor
 from avllm.media.limits import Limits
-from avllm.media.pixels import pillow_faults, unpack
+from avllm.media.pillow import open_with_pillow, pillow_faults
+from avllm.media.pixels import unpack
 
 Dispose = Literal["keep", "clear", "restore"]
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 _READ = frozenset({b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"IDAT", b"fdAT"})
+_MOST_COLOUR_BYTES = {b"PLTE": 768, b"tRNS": 256}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class Patch:
     def decode(self, name: str) -> Image.Image:
         """Its pixels, RGBA. Raises MediaError when it is damaged."""
         is_gif = self.colours is not None
-        with pillow_faults(name), Image.open(io.BytesIO(self.data), formats=("GIF" if is_gif else "PNG",)) as image:
+        with pillow_faults(name), open_with_pillow(io.BytesIO(self.data), "GIF" if is_gif else "PNG", name) as image:
             pixels = np.asarray(image) if is_gif else unpack(image)
         return Image.fromarray(pixels if self.colours is None else self.colours[pixels]).convert("RGBA")
 
@@ -65,15 +68,24 @@ class Film:
     size: tuple[int, int]
     patches: list[Patch]
 
+    def num_pixels(self, wanted: Collection[int]) -> int:
+        """How many are decoded, copied or put together for some frames."""
+        shown = self.patches[: max(wanted) + 1]
+        copies = len(set(wanted)) + sum(patch.dispose == "restore" for patch in shown)
+        return sum(math.prod(patch.size) for patch in shown) + copies * math.prod(self.size)
+
     def frames(self, wanted: Collection[int]) -> Iterator[UInt8[np.ndarray, "h w 4"]]:
         """The frames of some numbers, ascending."""
         canvas = Image.new("RGBA", (self.size[1], self.size[0]))
         last = max(wanted, default=-1)
         for number, patch in enumerate(self.patches[: last + 1]):
-            before = canvas.copy() if patch.dispose == "restore" else canvas
+            before = canvas.copy() if patch.dispose == "restore" and number < last else canvas
             picture = patch.decode(self.name)
             if patch.blends:
-                canvas.alpha_composite(picture, patch.corner)
+                # Not Image.alpha_composite, which cuts a part out and asks Pillow's own limit for it.
+                below = Image.new("RGBA", picture.size)
+                below.paste(canvas, (-patch.corner[0], -patch.corner[1]))
+                canvas.paste(Image.alpha_composite(below, picture), patch.corner)
             else:
                 canvas.paste(picture, patch.corner)
             if number in wanted:
@@ -83,8 +95,8 @@ class Film:
             canvas = before
 
 
-def read_gif(data: bytes, name: str, limits: Limits) -> Film:
-    """The frames of a GIF, not decoded.
+def read_gif(data: bytes, name: str, limits: Limits, *, first_only: bool = False) -> Film:
+    """The frames of a GIF, not decoded, or the first alone, and then nothing behind it is looked at.
 
     Source: the specification GIF89a; where it leaves a choice (a background, frames beyond the screen) as browsers do.
 
@@ -94,11 +106,12 @@ def read_gif(data: bytes, name: str, limits: Limits) -> Film:
     file = Cursor(data, name, order="little")
     file.take(6)
     size = file.uint(2), file.uint(2)
+    limits.check_pixels(max(size[0], 1), max(size[1], 1))
     flags = file.uint(1)
     file.take(2)
     palette = file.take(3 << (flags & 7) + 1) if flags & 0x80 else b""
     control, patches = (0, 0, 0), []
-    while file.left and (mark := file.uint(1)) != 0x3B:
+    while file.left and not (first_only and patches) and (mark := file.uint(1)) != 0x3B:
         if mark == 0x21:
             label, blocks = file.uint(1), _gif_blocks(file)
             if label == 0xF9 and len(blocks) > 4:
@@ -107,6 +120,7 @@ def read_gif(data: bytes, name: str, limits: Limits) -> Film:
             patches.append(_gif_patch(file, palette, control))
             control = (0, 0, 0)
             limits.check_pixels(*patches[-1].size)
+            limits.check_frames(1 if first_only else len(patches), "the animation")
         elif mark:
             raise MediaError(f"{name}: no frame where one is expected; the file is damaged")
     if not patches:
@@ -145,14 +159,16 @@ def _gif_patch(file: Cursor, palette: bytes, control: tuple[int, ...]) -> Patch:
 
 def _gif_blocks(file: Cursor) -> bytes:
     """Blocks of data with their lengths, up to the empty one."""
-    blocks = []
+    start = file.at
     while length := file.uint(1):
-        blocks += [bytes([length]), file.take(length)]
-    return b"".join(blocks)
+        file.skip(length)
+    return bytes(file.data[start : file.at - 1])
 
 
-def read_apng(data: bytes, name: str, limits: Limits) -> Film:
-    """The frames of an animated PNG, not decoded; a default picture that is no part of the animation is left out.
+def read_apng(data: bytes, name: str, limits: Limits, *, first_only: bool = False) -> Film:
+    """The frames of an animated PNG, not decoded, or the first alone, and then nothing behind it is looked at.
+
+    A default picture that is no part of the animation is left out.
 
     Source: the PNG specification, third edition.
 
@@ -161,29 +177,33 @@ def read_apng(data: bytes, name: str, limits: Limits) -> Film:
     """
     file = Cursor(data, name)
     file.take(len(_PNG_HEAD))
-    header, shared, stated, patches = b"", b"", 0, []
+    header, stated, patches = b"", 0, []
+    shared: dict[bytes, bytes] = {}
     control, parts = b"", []
-    while file.left:
+    while file.left and not (first_only and patches):
         length, kind = file.uint(4), file.take(4)
         body = file.take(length)
         if file.uint(4) != zlib.crc32(kind + body) and kind in _READ:
             raise MediaError(f"{name}: part {kind.decode('latin-1')} does not match its checksum; the file is damaged")
-        if kind == b"IHDR":
+        if kind == b"IHDR" and not header:
             header = body
-        elif kind in (b"PLTE", b"tRNS"):
-            shared += _chunk(kind, body)
+        elif kind in _MOST_COLOUR_BYTES:
+            if length > _MOST_COLOUR_BYTES[kind]:
+                raise MediaError(f"{name}: more colours than a palette has; the file is damaged")
+            shared.setdefault(kind, _chunk(kind, body))
         elif kind == b"acTL":
             stated = int.from_bytes(body[:4], "big")
         elif (kind == b"IDAT" and control) or kind == b"fdAT":
             parts.append(body if kind == b"IDAT" else body[4:])
         if kind in (b"fcTL", b"IEND"):
             if parts:
-                patches.append(_png_patch(header, shared, control, b"".join(parts), name))
+                patches.append(_png_patch(header, b"".join(shared.values()), control, b"".join(parts), name))
                 limits.check_pixels(*patches[-1].size)
+                limits.check_frames(1 if first_only else len(patches), "the animation")
             control, parts = body, []
         if kind == b"IEND":
             break
-    if not patches or len(patches) < stated:
+    if not patches or (len(patches) < stated and not first_only):
         raise MediaError(f"{name}: truncated: {len(patches)} of {stated} frames are there; make or download it again")
     width, height = struct.unpack(">II", header[:8])
     limits.check_pixels(width, height)

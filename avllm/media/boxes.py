@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from avllm.errors import MediaError
 from avllm.media.cursor import Cursor
 
-_MOST_META_BYTES = 1 << 24  # of a photo of 48 tiles there are 5000
+_MOST_META_BYTES = 1 << 22  # of a photo of 48 tiles there are 5000
+_MOST_BOXES = 10_000  # beside one another in a file
+_MOST_PARTS = 1 << 14  # items, pieces of them, or what is said of them
+_MOST_PROPERTIES = 255  # of one item
 _IN_FILE, _IN_IDAT = 0, 1
 
 
@@ -57,18 +60,19 @@ class HeifItems:
     Args:
         file: positioned anywhere.
         name: for messages.
+        meta: the box that lists them; that of the whole file if None.
 
     Raises:
         MediaError: no such file, or damaged.
     """
 
-    def __init__(self, file: io.BytesIO | io.BufferedReader, name: str) -> None:
-        self.file, self.name = file, name
+    def __init__(self, file: io.BytesIO | io.BufferedReader, name: str, *, meta: Cursor | None = None) -> None:
+        self.file, self.name, self.num_parts = file, name, 0
         self.size = file.seek(0, io.SEEK_END)
         self.items: dict[int, Item] = {}
         self.primary_id: int | None = None
         self.idat = b""
-        meta = self._find_meta()
+        meta = meta or self._find_meta()
         meta.take(4)
         found = dict(boxes(meta))
         for kind, parse in (("iinf", self._infos), ("iloc", self._locations), ("iref", self._references)):
@@ -118,7 +122,9 @@ class HeifItems:
 
     def _find_meta(self) -> Cursor:
         at = 0
-        while at + 8 <= self.size:
+        for _ in range(_MOST_BOXES):
+            if at + 8 > self.size:
+                break
             self.file.seek(at)
             head = Cursor(self.file.read(16), self.name)
             size, kind, header = head.uint(4), head.take(4), 8
@@ -143,6 +149,7 @@ class HeifItems:
                 number = info.uint(2 if version == 2 else 4)
                 if info.uint(2):
                     raise MediaError(f"{self.name}: holds encrypted pictures, which are not read")
+                self._count()
                 self.items[number] = Item(id=number, kind=_text(info.take(4)))
 
     def _locations(self, box: Cursor) -> None:
@@ -159,6 +166,7 @@ class HeifItems:
                 raise MediaError(f"{self.name}: picture item {number} lies in another file or nowhere")
             for _ in range(count):
                 box.uint(index_size)
+                self._count()
                 extent = method, base + box.uint(offset_size), box.uint(length_size)
                 if number in self.items:
                     self.items[number].extents.append(extent)
@@ -191,9 +199,17 @@ class HeifItems:
                     continue
                 if place > len(known):
                     raise MediaError(f"{self.name}: picture item {number} has properties that are not there")
+                self._count()
                 kind, body = known[place - 1]
                 found = Property(kind=kind, body=body, is_essential=bool(entry & essential))
                 self.items[number].properties.append(found)
+                if len(self.items[number].properties) > _MOST_PROPERTIES:
+                    raise MediaError(f"{self.name}: picture item {number} has too many properties; it is damaged")
+
+    def _count(self) -> None:
+        self.num_parts += 1
+        if self.num_parts > _MOST_PARTS:
+            raise MediaError(f"{self.name}: lists more pictures and parts than any camera writes; it is damaged")
 
 
 def boxes(box: Cursor) -> Iterator[tuple[str, Cursor]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from avllm.errors import MediaError
-from avllm.media.digests import new_digest
+from avllm.media.digests import add, new_digest
 from avllm.media.source import MediaSource, resolve
 
 
@@ -16,18 +16,21 @@ def content_key(source: MediaSource, options: Mapping[str, Any]) -> str:
     whatever form they are in memory. A `Source` is hashed once, however often it is asked.
 
     Args:
-        source: whatever this package opens; of a folder, names, sizes and times of change.
+        source: whatever this package opens; of a large folder, what the disk says of its files.
         options: everything that changes what is read from it; `limits` bound what is hashed.
 
     Raises:
-        MediaError: what is in memory can be no medium.
+        MediaError: what is in memory can be no medium, or a file cannot be read.
     """
-    digest = new_digest()
     try:
-        digest.update(resolve(source, options.get("limits")).digest)
+        what = resolve(source, options.get("limits"))
     except MediaError:
         if not isinstance(source, str | os.PathLike):
             raise
-        digest.update(os.fsencode(source))
-    digest.update(repr(sorted(options.items(), key=lambda item: item[0])).encode())
+        # What it is not will be told by whoever opens it.
+        parts = b"name", os.fsdecode(source).encode("utf-8", "surrogatepass")
+    else:
+        parts = b"content", what.digest
+    digest = new_digest("key")
+    add(digest, *parts, repr(sorted(options.items(), key=lambda item: item[0])).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

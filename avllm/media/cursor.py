@@ -36,3 +36,9 @@ class Cursor:
         part = Cursor(b"", self.name, order="big" if self.is_big else "little")
         part.data = memoryview(self.take(count))
         return part
+
+    def skip(self, count: int) -> None:
+        """Leaves out the next bytes. Raises MediaError when there are fewer."""
+        if count > self.left:
+            raise MediaError(f"{self.name}: truncated or damaged: ends {count - self.left} bytes too early")
+        self.at += count

@@ -49,8 +49,10 @@ class Fit:
         check_choice("resize", self.resize, get_args(Resize))
         check_choice("resample", self.resample, get_args(Resample))
         check_choice("crop_offset", self.crop_offset, get_args(CropOffset))
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise MediaError(f"size: expected (height, width) of at least 1, got {self.size}")
+        if self.size is not None and not _are_whole(self.size, 2, 1):
+            raise MediaError(f"size: expected (height, width) of at least 1, got {self.size!r:.60}")
+        if not _are_whole(self.pad_color, 3, 0, 255):
+            raise MediaError(f"pad_color: expected (red, green, blue) in [0, 255], got {self.pad_color!r:.60}")
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.float32]:
@@ -61,6 +63,12 @@ class Fit:
     def item_bytes(self) -> int:
         """Bytes of one of them."""
         return np.dtype(self.dtype).itemsize
+
+
+def _are_whole(values: object, count: int, lowest: int, highest: float = math.inf) -> bool:
+    if not isinstance(values, tuple | list) or len(values) != count:
+        return False
+    return all(isinstance(value, int | np.integer) and lowest <= value <= highest for value in values)
 
 
 def fit_picture(picture: UInt8[np.ndarray, "h w 3"], how: Fit, limits: Limits) -> Picture:
@@ -85,6 +93,7 @@ def fit_picture(picture: UInt8[np.ndarray, "h w 3"], how: Fit, limits: Limits) -
         limits.check_pixels(inner[1], inner[0])
         top, left = corner
         return _pillow(picture, inner)[top : top + how.size[0], left : left + how.size[1]]
+    limits.check_pixels(picture.shape[1], how.size[0])  # between one axis and the other
     kernel: Kernel = "bicubic" if how.resample == "float_bicubic" else "bilinear"
     values: np.ndarray = picture
     for axis in (0, 1):

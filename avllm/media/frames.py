@@ -1,7 +1,6 @@
 """Frames of a video one by one: the images of a folder, and lists and arrays in memory."""
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,14 @@ from PIL import Image
 
 from avllm.errors import MediaError
 from avllm.media.clips import Video
+from avllm.media.files import SUFFIXES, shown_name
 from avllm.media.fit import Fit, Picture
-from avllm.media.limits import Limits
+from avllm.media.limits import Limits, size_text
 from avllm.media.pictures import read_picture, shown, still
-from avllm.media.pixels import as_frames, eight_bits, oriented, pillow_faults
+from avllm.media.pillow import pillow_faults
+from avllm.media.pixels import as_frames, eight_bits, oriented
 from avllm.media.sampling import Sampling
 from avllm.media.source import Source
-
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".heic", ".heif", ".tif", ".tiff"})
 
 
 def read_folder(
@@ -33,14 +32,14 @@ def read_folder(
     Raises:
         MediaError: no image in it, one is damaged, or sizes differ and no size was asked for.
     """
-    files = sorted((name for name in source.names() if Path(name).suffix.lower() in _SUFFIXES), key=_natural)
-    if not files:
-        raise MediaError(f"{source.name}: no frames in the folder; expected images ({', '.join(sorted(_SUFFIXES))})")
+    names = source.names()
+    if not names:
+        raise MediaError(f"{source.name}: no frames in the folder; expected images ({', '.join(sorted(SUFFIXES))})")
 
     def read(name: str) -> Picture:
-        return _of_file(source.member(name, limits), f"{source.name}/{name}", how, limits)
+        return _of_file(source.member(name, limits), f"{source.name}/{shown_name(Path(name))}", how, limits)
 
-    return _collect(files, read, source.name, sampling, fps, how, limits)
+    return _collect(names, read, source.name, sampling, fps, how, limits)
 
 
 def read_frames(
@@ -93,7 +92,7 @@ def read_frame(frame: Any, name: str, how: Fit, limits: Limits) -> Picture:
 
 def _of_file(source: Source, name: str, how: Fit, limits: Limits) -> Picture:
     if source.kind != "picture":
-        raise MediaError(f"{name}: not an image that can be read; expected one of {', '.join(sorted(_SUFFIXES))}")
+        raise MediaError(f"{name}: not an image that can be read; expected one of {', '.join(sorted(SUFFIXES))}")
     video = read_picture(source, Sampling(num_frames=1), how=how, limits=limits)
     if video.fps is not None:
         raise MediaError(f"{name}: an animation among frames; pass it alone, or save one picture of it")
@@ -112,6 +111,8 @@ def _collect(
     limits.check_seconds(len(items) / fps)
     limits.check_frames(sampling.count(len(items), fps))
     indices = sampling.indices(len(items), fps)
+    if how.size is not None:
+        limits.check_video_bytes(len(indices), *how.size, item_bytes=how.item_bytes)
     first = read(items[indices[0]])
     limits.check_video_bytes(len(indices), *first.shape[:2], item_bytes=how.item_bytes)
     frames = np.empty((len(indices), *first.shape), how.dtype)
@@ -132,10 +133,5 @@ def _collect(
     )
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    parts: Iterable[str] = re.split(r"(\d+)", name.lower())
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
-
-
 def _wxh(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+    return size_text(pixels.shape[1], pixels.shape[0])

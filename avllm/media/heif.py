@@ -16,7 +16,7 @@ from PIL import Image
 from avllm.errors import MediaError
 from avllm.media.boxes import HeifItems, Item, Property
 from avllm.media.cursor import Cursor
-from avllm.media.limits import Limits
+from avllm.media.limits import Limits, size_text
 
 # Kind of item -> decoder, and the property that holds its configuration.
 _CODECS = {
@@ -28,6 +28,7 @@ _CODECS = {
 _KNOWN = frozenset({"hvcC", "av1C", "avcC", "jpgC", "irot", "imir", "clap", "ispe", "pixi", "colr", "auxC", "pasp"})
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 _DEEPEST = 4  # recipes within recipes
+_MOST_DECODED = 4096  # tiles and others; a photo of 200 megapixels has some hundred
 _IDENTITY = 0  # matrix coefficients: the planes are green, blue and red themselves
 _UNSPECIFIED, _LIMITED, _FULL = 2, 1, 2
 
@@ -46,6 +47,7 @@ def read_heif(file: io.BytesIO | io.BufferedReader, name: str, limits: Limits) -
 class _Heif:
     def __init__(self, items: HeifItems, name: str, limits: Limits) -> None:
         self.items, self.name, self.limits = items, name, limits
+        self.num_decoded, self.num_pixels = 0, 0
 
     def picture(self) -> np.ndarray:
         primary = self.items.primary
@@ -104,6 +106,7 @@ class _Heif:
         width, height = recipe.uint(size), recipe.uint(size)
         self.limits.check_pixels(width, height)
         tiles = self._inputs(item)
+        self._check_work(len(tiles))
         if len(tiles) != rows * columns:
             raise MediaError(f"{self.name}: {rows} x {columns} tiles are stated, {len(tiles)} are there; it is damaged")
         canvas, tile_size = None, (0, 0)
@@ -116,8 +119,8 @@ class _Heif:
                     tile_h * (rows - 1) < height <= tile_h * rows and tile_w * (columns - 1) < width <= tile_w * columns
                 ):
                     raise MediaError(
-                        f"{self.name}: {rows} x {columns} tiles of {tile_w}x{tile_h} do not make the stated picture of"
-                        f" {width}x{height}; the file is damaged"
+                        f"{self.name}: {rows} x {columns} tiles of {size_text(tile_w, tile_h)} do not make the stated"
+                        f" picture of {size_text(width, height)}; the file is damaged"
                     )
                 canvas = np.empty((height, width, *pixels.shape[2:]), np.uint8)
             if pixels.shape[:2] != tile_size:
@@ -129,6 +132,8 @@ class _Heif:
         return canvas
 
     def _coded(self, item: Item, pixel_format: str) -> np.ndarray:
+        self._check_work(1)
+        self.num_decoded += 1
         decoder, configuration = _CODECS[item.kind]
         data = self.items.data(item, self.limits.memory_bytes)
         head = item.find(configuration)
@@ -150,9 +155,18 @@ class _Heif:
         frame = frames[0]
         assert isinstance(frame, VideoFrame)
         self.limits.check_pixels(frame.width, frame.height)
+        self.num_pixels += frame.width * frame.height
         return _pixels(frame, _nclx(item), pixel_format)
 
+    def _check_work(self, num_items: int) -> None:
+        """Raises MediaError when more would be decoded than can be seen in the end."""
+        # A picture and its transparency, each within the limit; what is cut off at the sides may be as much again.
+        if self.num_decoded + num_items > _MOST_DECODED or self.num_pixels > 4 * self.limits.pixels:
+            raise MediaError(f"{self.name}: puts a picture together from more than it shows; it is damaged or forged")
+
     def _changed(self, pixels: np.ndarray, change: Property) -> np.ndarray:
+        if change.kind in ("irot", "imir") and not change.body:
+            raise MediaError(f"{self.name}: does not say how its picture is turned; the file is damaged")
         if change.kind == "irot":
             return np.rot90(pixels, k=change.body[0] & 3)
         if change.kind == "imir":

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from avllm.errors import MediaError
 
 _MIB = 2**20
+_LONGEST_SIDE = 1 << 20  # of a frame; beyond it resizing alone would take gigabytes
+
+
+def size_text(width: int, height: int) -> str:
+    """`640x480`; of sizes that no picture has with a word between, as `0x` and digits would look like an address."""
+    return f"{width}x{height}" if max(width, height) < 100_000 else f"{width} by {height}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +22,7 @@ class Limits:
         memory_bytes: size of a medium handed over as bytes or a `data:` URL.
         pixels: of one frame or image, as stored (8192 x 8192 by default).
         frames: sampled from a video, a list, an array or a folder; held by an animated image.
+        animation_pixels: of an animated image, of all frames that must be put together to see those that are wanted.
         seconds: length of a video or a sound.
         video_bytes: of all sampled frames together, as returned.
         audio_bytes: of the decoded waveform, as returned (float32).
@@ -25,6 +32,7 @@ class Limits:
     memory_bytes: int = 512 * _MIB
     pixels: int = 8192 * 8192
     frames: int = 4096
+    animation_pixels: int = 64 * 8192 * 8192
     seconds: float = 6 * 3600.0
     video_bytes: int = 1024 * _MIB
     audio_bytes: int = 1024 * _MIB
@@ -40,12 +48,21 @@ class Limits:
     def check_pixels(self, width: int, height: int) -> None:
         """Raises MediaError when one frame has more pixels than allowed, or none."""
         if width < 1 or height < 1:
-            raise MediaError(f"the picture is {width}x{height}; expected at least 1x1: the file is damaged")
-        self._check("pixels", f"a frame of {width}x{height}", width * height, self.pixels, "pixels", "make it smaller")
+            raise MediaError(f"the picture is {size_text(width, height)}; expected at least 1x1: the file is damaged")
+        if max(width, height) > _LONGEST_SIDE:
+            raise MediaError(f"a frame of {size_text(width, height)} is longer than {_LONGEST_SIDE} pixels; cut it")
+        self._check(
+            "pixels", f"a frame of {size_text(width, height)}", width * height, self.pixels, "pixels", "make it smaller"
+        )
 
-    def check_frames(self, count: int) -> None:
-        """Raises MediaError when more frames are asked for than allowed."""
-        self._check("frames", "the sampling", count, self.frames, "frames", "sample fewer frames")
+    def check_frames(self, count: int, what: str = "the sampling") -> None:
+        """Raises MediaError when more frames are asked for, or held by an animation, than allowed."""
+        self._check("frames", what, count, self.frames, "frames", "sample fewer frames or cut it")
+
+    def check_animation(self, num_pixels: int) -> None:
+        """Raises MediaError when more pixels of an animation would be put together than allowed."""
+        what, advice = "what is seen of the animation", "sample its beginning or make it smaller"
+        self._check("animation_pixels", what, num_pixels, self.animation_pixels, "pixels", advice)
 
     def check_seconds(self, seconds: float) -> None:
         """Raises MediaError when the medium is longer than allowed."""
@@ -53,7 +70,7 @@ class Limits:
 
     def check_video_bytes(self, num_frames: int, height: int, width: int, item_bytes: int = 1) -> None:
         """Raises MediaError when the sampled frames would take more memory than allowed."""
-        what, count = f"{num_frames} frames of {width}x{height}", num_frames * height * width * 3 * item_bytes
+        what, count = f"{num_frames} frames of {size_text(width, height)}", num_frames * height * width * 3 * item_bytes
         self._check("video_bytes", what, count, self.video_bytes, "bytes", "sample fewer or resize")
 
     def check_audio_bytes(self, num_channels: int, num_samples: int) -> None:

@@ -1,24 +1,17 @@
 """Pictures of any depth, layout and mode to RGB in 8 bits: arrays, tensors and Pillow images."""
 
-import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from einops import rearrange, repeat
 from jaxtyping import Shaped, UInt8
-from PIL import ExifTags, Image
+from PIL import Image
 
-from avllm.errors import MediaError, was_raised_in
-from avllm.media.limits import Limits
+from avllm.errors import MediaError
+from avllm.media.pillow import orientation_of
 
-# What Pillow's readers raise on damaged files, found by changing bytes of good ones.
-_PILLOW_FAULTS = (
-    *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError),
-    *(struct.error, RuntimeError, Image.DecompressionBombError),
-)
 WHITE = 255
+_BAND = 256  # rows
 _CHANNELS = (1, 3, 4)
 _ARRAYS = "[t h w c] or [t c h w] of a video, [h w c], [c h w] or [h w] of a picture, where c is 3 (RGB), 4 or 1"
 # What is done to a picture that was stored turned, by the value of its Exif tag Orientation.
@@ -31,50 +24,6 @@ _TURNS = {
     7: lambda picture: picture[::-1, ::-1].swapaxes(0, 1),
     8: lambda picture: np.rot90(picture),
 }
-
-
-@contextmanager
-def pillow_faults(name: str) -> Iterator[None]:
-    """Around calls of Pillow: what it raises there itself means that the picture is damaged.
-
-    Raises:
-        MediaError: in place of that.
-    """
-    try:
-        yield
-    except MediaError:
-        raise
-    except _PILLOW_FAULTS as error:
-        if not was_raised_in(error, "PIL"):
-            raise  # a fault of ours, or of a library that changed
-        raise MediaError(f"{name}: not an image that can be read ({error}); make or download it again") from error
-
-
-def as_array(value: Any, limits: Limits) -> np.ndarray | None:
-    """An array, or numpy's view of a tensor of any library; None of everything else.
-
-    Raises:
-        MediaError: values that are no numbers, a tensor that numpy cannot hold, such as a sparse one, or over a limit.
-    """
-    array = value if isinstance(value, np.ndarray) else _tensor(value, limits)
-    if array is not None:
-        limits.check_file_bytes(array.nbytes)
-        if array.dtype.kind not in "biuf":
-            raise MediaError(f"an array of {array.dtype} {array.shape}; expected numbers: frames or samples")
-    return array
-
-
-def _tensor(value: Any, limits: Limits) -> np.ndarray | None:
-    if isinstance(value, Image.Image | str | bytes | bytearray | memoryview) or not hasattr(value, "__array__"):
-        return None
-    try:
-        if hasattr(value, "detach"):  # torch: numpy knows neither gradients nor devices nor bfloat16
-            limits.check_file_bytes(value.numel() * value.element_size())  # before it is fetched from its device
-            value = value.detach().cpu()
-            value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-        return np.asarray(value)
-    except (TypeError, RuntimeError) as error:
-        raise MediaError(f"a {type(value).__name__} that cannot become an array ({error}); pass a dense one") from error
 
 
 def as_frames(array: np.ndarray, name: str) -> tuple[Shaped[np.ndarray, "t h w c"], bool]:
@@ -112,7 +61,8 @@ def eight_bits(values: Shaped[np.ndarray, "h w c"], name: str) -> UInt8[np.ndarr
         return values.astype(np.uint8)
     if values.dtype.kind == "f" and lowest >= 0 and highest <= 1:
         return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
-    seen = f" from {lowest:g} to {highest:g}" if highest >= lowest else ""
+    is_nan = values.dtype.kind == "f" and highest != highest
+    seen = " with NaN" if is_nan else f" from {lowest:g} to {highest:g}" if highest >= lowest else ""
     raise MediaError(
         f"{name}: a frame is {values.dtype}{seen}; expected uint8, uint16, integers in [0, 255] or floats in [0, 1]"
     )
@@ -134,13 +84,14 @@ def unpack(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
         if not isinstance(key, int):
             return rgb
         return np.concatenate([rgb, np.where(values == key, 0, 255).astype(np.uint8)[..., None]], axis=2)
-    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def oriented(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
     """The pixels of a Pillow image, turned as its Exif data say; of several frames the one at which it stands."""
     image.load()  # Pillow turns a TIFF itself while it loads it, and its tag is gone then
-    return upright(unpack(image), image.getexif().get(ExifTags.Base.Orientation, 1))
+    return upright(unpack(image), orientation_of(image))
 
 
 def _grey(values: Shaped[np.ndarray, "h w"], mode: str) -> UInt8[np.ndarray, "h w"]:
@@ -164,8 +115,12 @@ def on_white(picture: UInt8[np.ndarray, "h w c"], *, drops_transparency: bool = 
     rgb = picture[:, :, :3]
     if picture.shape[2] == 3 or drops_transparency:
         return rgb
-    alpha = picture[:, :, 3:].astype(np.uint16)
-    return ((rgb * alpha + WHITE * (255 - alpha) + 127) // 255).astype(np.uint8)
+    shown = np.empty(rgb.shape, np.uint8)
+    for top in range(0, len(picture), _BAND):  # whole, a large picture would take its size several times over
+        band = picture[top : top + _BAND]
+        alpha = band[:, :, 3:].astype(np.uint16)
+        shown[top : top + _BAND] = (band[:, :, :3] * alpha + WHITE * (255 - alpha) + 127) // 255
+    return shown
 
 
 def upright(picture: UInt8[np.ndarray, "h w c"], orientation: int) -> UInt8[np.ndarray, "h2 w2 c"]:

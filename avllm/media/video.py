@@ -9,6 +9,7 @@ from avllm.media.fit import CropOffset, Fit, Resample, Resize
 from avllm.media.frames import read_folder, read_frames
 from avllm.media.limits import Limits
 from avllm.media.pictures import is_photo, read_picture
+from avllm.media.pillow import pillow_faults
 from avllm.media.reader import read_container
 from avllm.media.sampling import Sampling
 from avllm.media.source import MediaSource, Source, resolve
@@ -60,7 +61,7 @@ def open_video(
         drops_transparency=drops_transparency,
     )
     _check_size(how, limits)
-    if not source_fps > 0:
+    if not 0 < source_fps < float("inf"):
         raise MediaError(f"source_fps: expected a rate above 0, got {source_fps}")
     what = resolve(source, limits)
     if what.kind == "container":
@@ -115,14 +116,16 @@ def open_image(
             f"{what.name}: not an image (PNG, JPEG, GIF, WebP, AVIF, HEIC, BMP, TIFF); pass it as video or audio"
         )
     if what.kind == "picture":
-        return read_picture(what, Sampling(num_frames=1), how=how, limits=limits)
+        return read_picture(what, Sampling(num_frames=1), how=how, limits=limits, first_only=True)
     _check_frames(what)
     return read_frames(what, Sampling(num_frames=1), fps=1.0, how=how, limits=limits)
 
 
 def _check_moving(source: Source) -> None:
     image = source.frames
-    if isinstance(image, Image.Image) and getattr(image, "is_animated", False) and not is_photo(image):
+    with pillow_faults(source.name):
+        is_moving = isinstance(image, Image.Image) and not is_photo(image) and getattr(image, "is_animated", False)
+    if is_moving:
         raise MediaError(
             "a Pillow image with several frames, of which it shows one; pass the path or bytes of its file"
         )

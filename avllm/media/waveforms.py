@@ -56,3 +56,24 @@ def _scaled(samples: Shaped[np.ndarray, "c s"], name: str) -> Float32[np.ndarray
     if kind == "i" and size <= 4:
         return np.ascontiguousarray(samples, np.float32) / np.float32(2 ** (8 * size - 1))
     raise MediaError(f"{name}: the waveform is {samples.dtype}; expected {_SAMPLES}")
+
+
+def check_audio(audio: Audio, limits: Limits) -> Audio:
+    """A waveform that somebody else made, as it is.
+
+    Raises:
+        MediaError: it holds no samples as `Audio` says they are, or is over a limit.
+    """
+    wave, rate = audio.waveform, audio.sample_rate
+    if not isinstance(wave, np.ndarray) or wave.dtype != np.float32 or wave.ndim != 2 or 0 in wave.shape:
+        what = f"{wave.dtype} {wave.shape}" if isinstance(wave, np.ndarray) else type(wave).__name__
+        raise MediaError(f"sound: the waveform is {what[:80]}; expected float32 samples as [c s]")
+    is_number = isinstance(rate, int | float | np.integer | np.floating) and not isinstance(rate, bool)
+    if not is_number or not 1 <= rate <= HIGHEST_RATE or rate != int(rate):
+        what = f"{rate:g} Hz" if is_number and not abs(rate) > HIGHEST_RATE else "another kind or size"
+        raise MediaError(f"sound: a sample rate of {what}; expected a whole number up to {HIGHEST_RATE}")
+    limits.check_seconds(wave.shape[1] / rate)
+    limits.check_audio_bytes(*wave.shape)
+    if not np.isfinite(wave).all():
+        raise MediaError("sound: the waveform holds NaN or infinity; expected samples in [-1, 1]")
+    return audio

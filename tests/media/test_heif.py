@@ -114,6 +114,12 @@ def test_what_is_not_read_is_named(tiles):
         open_image(photo(tiles, box(b"xyz9", bytes(4))))
 
 
+def test_a_turn_that_says_nothing_is_damage(tiles):
+    for kind in (b"irot", b"imir", b"clap"):
+        with pytest.raises(MediaError, match="damaged"):
+            open_image(photo(tiles, box(kind)))
+
+
 def test_a_broken_grid_is_refused_before_it_is_made(tiles):
     with pytest.raises(MediaError, match=r"2 x 3 tiles are stated, 5 are there"):
         open_image(photo(tiles[:5]))

@@ -164,7 +164,7 @@ def test_pictures_that_are_not_read_are_named():
         for door in (open_image, open_video, probe):
             with pytest.raises(MediaError, match=f"of the format {name}, which is not read; save the picture as PNG"):
                 door(saved(page, kind))
-    with pytest.raises(MediaError, match="a TIFF of 2 pictures"):
+    with pytest.raises(MediaError, match="a TIFF of several pictures"):
         open_image(saved(page, "TIFF", save_all=True, append_images=[page]))
     with pytest.raises(MediaError, match="a raw photo, of which only a preview"):
         open_image(saved(page, "TIFF", tiffinfo={254: 1}))
@@ -195,6 +195,8 @@ def test_choices_are_checked():
         ("Fit", {"crop_offset": "up"}, "crop_offset: 'up' is unknown; known are: floor, round"),
         ("Sampling", {"kind": "unifrom"}, "sampling: 'unifrom' is unknown; did you mean 'uniform'"),
         ("Sampling", {"keep": "frist"}, "keep: 'frist' is unknown; did you mean 'first'"),
+        *[("Fit", {"size": size}, "size: expected (height, width)") for size in ((0, 4), (4,), (4.5, 4), "44", 4)],
+        *[("Fit", {"pad_color": color}, "pad_color: expected") for color in ((0, 0), (0, 0, 256), "red", (0.5, 0, 0))],
         ("open_video", {"source": 3}, "cannot read a int; expected a path"),
         ("open_audio", {"source": object()}, "cannot read a object; expected a path"),
     ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from avllm.checkpoints import kinds, manifest
 from avllm.checkpoints.fresh import fresh_weights
+from avllm.checkpoints.hub import fetch, may_be_on_hub
 from avllm.checkpoints.kinds import kind_of
 from avllm.checkpoints.mapping import Mapped, Part, known, left_out, map_sources, named
 from avllm.checkpoints.overlays import add_delta, merge_adapter
@@ -273,17 +274,6 @@ def _tokenizer_folder(sources: Sequence[Source]) -> Path:
 
 
 def _decoder_folder(name: str | Path) -> Path:
-    from avllm.checkpoints.load import HUB_ID
-
-    if Path(name).exists() or not HUB_ID.fullmatch(str(name)):
+    if Path(name).exists() or not may_be_on_hub(str(name)):
         return Path(name)
-    from huggingface_hub import snapshot_download
-
-    files = ["*.json", "*.model", "*.txt", "*.jinja", "*.safetensors"]
-    try:
-        folder = Path(snapshot_download(str(name), allow_patterns=files))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(str(name), allow_patterns=[*files, "*.bin"]))
-    except Exception as error:  # the hub, the network and the cache each have their own
-        raise CheckpointError(f"--decoder {name}: no such folder, and the hub does not give it ({error})") from error
-    return folder
+    return fetch(str(name), what="--decoder", pickled=True)

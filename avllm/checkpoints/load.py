@@ -1,7 +1,6 @@
 """Opens a model folder: weights, configuration and processor, whole or not at all."""
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +10,17 @@ import torch
 from safetensors import SafetensorError
 
 from avllm.checkpoints import adapters
+from avllm.checkpoints.hub import fetch, may_be_on_hub, no_such_folder
 from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.sources import read_json
 from avllm.config import PACKAGE
 from avllm.errors import CheckpointError, ConfigError
 from avllm.extras import require
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor
+from avllm.model.untrusted import check_folder, require_no_code
 
 # Systems whose weights ship inside the package.
 SHIPPED = {"nano": PACKAGE / "nano" / "weights"}
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 Quantization = Literal["int8", "nf4"]
 DTYPES = {
     **{"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16},
@@ -28,23 +28,25 @@ DTYPES = {
 }
 
 
-def find_model(name: str | Path) -> Path:
+def find_model(name: str | Path, *, what: str = "model") -> Path:
     """The folder of a model.
 
     Args:
-        name: a shipped system, a folder, or the id of a repository on the Hugging Face hub (OWNER/NAME).
+        name: a shipped system, a folder, or the id of a repository on the Hugging Face hub (OWNER/NAME), which is
+            fetched where there is no such folder.
+        what: the option or file that names it, for messages.
 
     Raises:
         CheckpointError: there is no such folder, or it holds no model; what is missing is named.
     """
     folder = SHIPPED.get(str(name), Path(name))
-    if not folder.is_dir() and isinstance(name, str) and HUB_ID.fullmatch(name):
-        folder = _download(name)
+    if not folder.is_dir() and str(name) in SHIPPED:
+        raise CheckpointError(f"{what} {name}: its weights are not installed ({folder})")
+    if not folder.is_dir() and may_be_on_hub(str(name)):
+        folder = fetch(str(name), what=what)
     if not folder.is_dir():
-        what = "its weights are not installed" if str(name) in SHIPPED else "no such folder or name"
-        raise CheckpointError(
-            f"model {name}: {what} ({folder}); expected a model folder, a hub id (OWNER/NAME) or: {', '.join(SHIPPED)}"
-        )
+        expected = f"a model folder, a hub id (OWNER/NAME) or: {', '.join(SHIPPED)}"
+        raise CheckpointError(f"{what} {name}: {no_such_folder(str(name))}; expected {expected}")
     if adapters.is_adapter(folder):
         return folder
     missing = [
@@ -60,17 +62,6 @@ def find_model(name: str | Path) -> Path:
             f"by avllm convert, and avllm inspect tells what a folder is"
         )
     return folder
-
-
-def _download(repo: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo, allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"model {repo}: no such folder, and the hub does not give it ({reason})") from error
 
 
 def dtype_of(name: "str | torch.dtype") -> torch.dtype:
@@ -135,6 +126,7 @@ def load_model(
         ConfigError: a setting that cannot be had.
     """
     folder = find_model(name)
+    check_folder(folder)
     if adapters.is_adapter(folder):
         require("train", "peft", purpose=f"the adapter {folder.name}")
         base = _base_to_open(folder)
@@ -143,6 +135,7 @@ def load_model(
         return model, processor
     if device is None and "device_map" not in options:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    require_no_code(options.pop("trust_remote_code", False))
     on_cpu = device is not None and torch.device(device).type == "cpu"
     dtype = dtype_of(dtype) if dtype is not None else torch.float32 if on_cpu else torch.bfloat16
     if on_cpu and dtype == torch.float16:
@@ -153,8 +146,10 @@ def load_model(
         options["quantization_config"] = quantization_config(quantization, dtype)
     try:
         with _quiet():
-            model = AvllmForConditionalGeneration.from_pretrained(folder, dtype=dtype, **options)
-            processor = AvllmProcessor.from_pretrained(folder)
+            model = AvllmForConditionalGeneration.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=False, **options
+            )
+            processor = AvllmProcessor.from_pretrained(folder, trust_remote_code=False)
     except CheckpointError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:  # damaged files
@@ -186,7 +181,7 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
         raise CheckpointError(f"{folder}: expected an adapter ({adapters.ADAPTER}), this is a whole model already")
     require("train", "peft", purpose=f"the adapter {found.name}")
     base = _base_to_open(found)
-    _require_free(Path(out), found, find_model(base))
+    _require_free(Path(out), found, base)
     config = load_config(base)
     if adapters.is_quantized(config):
         raise CheckpointError(
@@ -220,19 +215,27 @@ def base_of_adapter(folder: Path) -> str | Path:
     return beside if base not in SHIPPED and not Path(base).is_dir() and beside.is_dir() else base
 
 
-def _base_to_open(folder: Path) -> str | Path:
-    base = base_of_adapter(folder)
-    if base not in SHIPPED and not Path(base).is_dir() and not HUB_ID.fullmatch(str(base)):
+def _base_to_open(folder: Path) -> Path:
+    """The folder of an adapter's base model; fetched from the hub where it can only be there."""
+    base, where = base_of_adapter(folder), folder / adapters.ADAPTER
+    if base not in SHIPPED and not Path(base).is_dir() and not may_be_on_hub(str(base)):
         raise CheckpointError(
             f"adapter {folder}: its base model {base} is not here; put it there, or write where it is as "
-            f"base_model_name_or_path in {folder / adapters.ADAPTER}"
+            f"base_model_name_or_path in {where}"
         )
-    return base
+    found = find_model(base, what=f"the base model that {where} names,")
+    if adapters.is_adapter(found):
+        raise CheckpointError(f"adapter {folder}: its base model {base} is an adapter too; make it whole: avllm merge")
+    return found
 
 
 def load_config(name: str | Path) -> AvllmConfig:
     """The configuration of a model folder, without its weights."""
-    return AvllmConfig(**read_json(find_model(name) / "config.json"))
+    folder = find_model(name)
+    try:
+        return AvllmConfig.from_dict(read_json(folder / "config.json"))
+    except ConfigError as error:
+        raise CheckpointError(f"model folder {folder}: {error}") from error
 
 
 def find_config(name: str | Path, overrides: tuple[str, ...] = ()) -> AvllmConfig:

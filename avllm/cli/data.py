@@ -106,7 +106,7 @@ def _open(args: argparse.Namespace) -> _Opened:
     folder = find_model(args.model or (stage.starts[0] if stage is not None else "nano"))
     context = Context(
         model=model,
-        processor=AvllmProcessor.from_pretrained(folder),
+        processor=AvllmProcessor.from_pretrained(folder, trust_remote_code=False),
         modality={} if stage is None else stage.modality,
         seed=42 if stage is None else stage.seed,
         cache=None if stage is None else Path(stage.output) / "cache",

@@ -135,7 +135,7 @@ def processor_of(benchmark: Benchmark) -> AvllmProcessor:
     folder = find_model(benchmark.model)
     folder = find_model(base_of_adapter(folder)) if is_adapter(folder) else folder
     try:
-        return AvllmProcessor.from_pretrained(folder)
+        return AvllmProcessor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"model folder {folder}: {error}") from error
 

@@ -73,10 +73,10 @@ def finish(stage: Path, target: Path) -> Path:
     from avllm.checkpoints.save import save_model
     from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 
-    model = AvllmForConditionalGeneration.from_pretrained(stage)
+    model = AvllmForConditionalGeneration.from_pretrained(stage, trust_remote_code=False)
     assert isinstance(model, AvllmForConditionalGeneration)
     model.half()
-    save_model(model, AvllmProcessor.from_pretrained(stage), target)
+    save_model(model, AvllmProcessor.from_pretrained(stage, trust_remote_code=False), target)
     return target
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from avllm.checkpoints.adapters import is_adapter, is_quantized
-from avllm.checkpoints.load import HUB_ID, SHIPPED, _quiet, dtype_of, find_model, load_config, quantization_config
+from avllm.checkpoints.hub import may_be_on_hub
+from avllm.checkpoints.load import SHIPPED, _quiet, dtype_of, find_model, load_config, quantization_config
 from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.save import save_model
 from avllm.errors import CheckpointError, ConfigError
@@ -44,7 +45,7 @@ def open_branches(settings: Stage) -> tuple[dict[str, Branch], AvllmProcessor]:
     """
     base, *parts = _checked_starts(settings)
     folder = find_model(base)
-    config, processor = load_config(folder), AvllmProcessor.from_pretrained(folder)
+    config, processor = load_config(folder), AvllmProcessor.from_pretrained(folder, trust_remote_code=False)
     weights: dict[str, Tensor] = {}
     for file in [*folder.glob("*.safetensors"), *(Path(part) / checkpoint.TRAINABLE for part in parts)]:
         tensors = open_file(file).tensors
@@ -67,9 +68,7 @@ def open_branches(settings: Stage) -> tuple[dict[str, Branch], AvllmProcessor]:
 def _checked_starts(settings: Stage) -> tuple[str, ...]:
     for index, start in enumerate(settings.starts):
         folder = Path(start)
-        # Of a name with one slash in it, a folder beside others is missing; else it may be on the hub.
-        may_be_elsewhere = start in SHIPPED or (HUB_ID.fullmatch(start) is not None and not folder.parent.is_dir())
-        if not folder.is_dir() and (index or not may_be_elsewhere):
+        if not folder.is_dir() and (index or not (start in SHIPPED or may_be_on_hub(start))):
             made_by = next((item.MADE_BY for item in settings.data if hasattr(item, "MADE_BY")), None)
             advice = f"make it with: {made_by}" if made_by else "expected a model, or the output of a finished stage"
             raise ConfigError(f"init.{index}: {start}: no such folder; {advice} (or give another one: init=...)")
@@ -116,5 +115,5 @@ def _open_system(name: str, settings: Stage) -> tuple[Any, Any]:
         dtype = dtype_of(settings.precision)
         options = {"dtype": dtype, "quantization_config": quantization_config(settings.quantization, dtype)}
     with _quiet():
-        model = AvllmForConditionalGeneration.from_pretrained(folder, **options)
-        return model, AvllmProcessor.from_pretrained(folder) if has_processor else None
+        model = AvllmForConditionalGeneration.from_pretrained(folder, trust_remote_code=False, **options)
+        return model, AvllmProcessor.from_pretrained(folder, trust_remote_code=False) if has_processor else None

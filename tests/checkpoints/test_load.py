@@ -55,7 +55,7 @@ def test_a_loaded_folder_answers(saved):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(
         CheckpointError,
-        match=r"model nano2: no such folder or name .*expected a model folder, a hub id \(OWNER/NAME\) or: nano",
+        match=r"model nano2: no such folder or name; expected a model folder, a hub id \(OWNER/NAME\) or: nano",
     ):
         find_model("nano2")
 

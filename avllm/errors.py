@@ -37,6 +37,14 @@ class DataError(AvllmError):
     """A record of a data set is wrong; the message names file, line and key."""
 
 
+class DiskError(AvllmError):
+    """A file or folder cannot be written: no space, no rights, or something else is there; the message names it."""
+
+
+class InUse(AvllmError):
+    """Another process writes to the same place; the message says which one, and since when."""
+
+
 class NumericError(AvllmError):
     """A loss or a logit is not finite."""
 

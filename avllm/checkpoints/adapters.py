@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from avllm.checkpoints.reading import open_file
+from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.sources import read_json
-from avllm.checkpoints.swap import written_whole
+from avllm.durable import written_whole
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from avllm.checkpoints import manifest
 from avllm.checkpoints.reading import open_file
-from avllm.checkpoints.reading import open_file
+from avllm.checkpoints.replaced import require_replaceable
 from avllm.checkpoints.sources import read_json
 from avllm.durable import written_whole
 from avllm.errors import CheckpointError
@@ -93,17 +94,25 @@ def write_adapter(
         base: the model that it was trained on.
         trained: weights of our model that were trained in full, by name.
     """
+    require_replaceable(Path(folder))
+    with written_whole(folder) as unfinished:
+        fill(unfinished, settings, state, base=base, trained=trained)
+        manifest.write(unfinished, manifest.of_saved(unfinished))
+    return Path(folder)
+
+
+def fill(
+    folder: Path, settings: "PeftConfig", state: dict[str, Any], *, base: str | Path, trained: dict[str, Any]
+) -> None:
+    """The files of an adapter, in an empty folder; the arguments are those of `write_adapter`."""
     settings.base_model_name_or_path = str(base)
     settings.inference_mode = True
-    with written_whole(folder) as unfinished:
-        settings.save_pretrained(str(unfinished))
-        for file, weights in ((WEIGHTS, state), (TRAINED, trained)):
-            if weights:
-                path = unfinished / file
-                tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-                save_file(tensors, path, metadata={"format": "pt"})
-                path.chmod((unfinished / ADAPTER).stat().st_mode)  # safetensors writes for the owner alone
-    return Path(folder)
+    settings.save_pretrained(str(folder))
+    for file, weights in ((WEIGHTS, state), (TRAINED, trained)):
+        if weights:
+            tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+            save_file(tensors, folder / file, metadata={"format": "pt"})
+            (folder / file).chmod((folder / ADAPTER).stat().st_mode)  # safetensors writes for the owner alone
 
 
 def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
@@ -130,6 +139,7 @@ def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
     odd = sorted(set(state) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if odd:
         raise CheckpointError(f"adapter {folder}: {', '.join(odd[:8])} is missing or left over on its base model")
+    manifest.require_as_written(folder)
     if is_quantized(model.config):
         for module in model.modules():
             if isinstance(module, BaseTunerLayer):

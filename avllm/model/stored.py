@@ -9,10 +9,12 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from avllm.errors import CheckpointError
+from avllm.model.untrusted import INDEX, read_settings
 
 # Name of a weight -> its shape and type in the files, while a model of a folder is built; None where it is not known.
 Stored = Mapping[str, tuple[tuple[int, ...], str]]
 _STORED: ContextVar[Stored | None] = ContextVar("stored", default=None)
+WHOLE, OF_ADAPTERS = "model.safetensors", ("adapter_model.safetensors", "trained.safetensors")
 MAX_NAMED = 8
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -62,11 +64,21 @@ def require_fit(model: nn.Module, *, is_tied: bool) -> None:
         raise CheckpointError(f"{'; '.join(told)}; convert or save it again")
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of a model folder or an adapter, without what lies beside them."""
+    index = folder / INDEX
+    if index.is_file() and not (folder / WHOLE).is_file():
+        names = read_settings(index)
+        names = names.get("weight_map") if isinstance(names, Mapping) else None
+        return [folder / name for name in sorted(set(map(str, names.values())))] if isinstance(names, Mapping) else []
+    return [folder / name for name in (WHOLE, *OF_ADAPTERS) if (folder / name).is_file()]
+
+
 def _shapes(folder: Path) -> Stored | None:
     """What the safetensors of a folder hold; None when they are damaged, which opening them tells."""
     stored: dict[str, tuple[tuple[int, ...], str]] = {}
     try:
-        for path in folder.glob("*.safetensors"):
+        for path in weight_files(folder):
             with safe_open(path, "pt") as file:
                 for name in file.keys():  # noqa: SIM118  # it is no mapping
                     part = file.get_slice(name)

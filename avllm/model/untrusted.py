@@ -48,7 +48,7 @@ def check_folder(folder: Path) -> None:
         CheckpointError: something does; file and key are named.
     """
     for name in SETTINGS:
-        settings = _read(folder / name)
+        settings = read_settings(folder / name)
         if name == ADAPTER and settings is not None and (folder / "config.json").is_file():
             raise CheckpointError(
                 f"{folder}: holds config.json and {name}, a whole model and an adapter; expected one of them"
@@ -86,7 +86,7 @@ def check_settings(settings: Any, where: str) -> None:
 
 def _check_index(folder: Path) -> None:
     """That an index of shards names safetensors files of its own folder alone."""
-    index = _read(folder / INDEX)
+    index = read_settings(folder / INDEX)
     names = index.get("weight_map") if isinstance(index, Mapping) else None
     for name in dict.fromkeys(map(str, names.values())) if isinstance(names, Mapping) else ():
         if Path(name).name != name or name.startswith(".") or "\\" in name or "\0" in name:
@@ -113,7 +113,7 @@ def require_inside(folder: Path, path: Path) -> None:
         )
 
 
-def _read(path: Path) -> Any:
+def read_settings(path: Path) -> Any:
     """What a JSON file holds; None when it is not there or damaged, which those tell who need it."""
     try:
         size = path.stat().st_size

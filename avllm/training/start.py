@@ -7,14 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avllm.checkpoints import manifest
 from avllm.checkpoints.adapters import is_adapter, is_quantized
 from avllm.checkpoints.hub import may_be_on_hub
-from avllm.checkpoints.load import SHIPPED, _quiet, dtype_of, find_model, load_config, quantization_config
+from avllm.checkpoints.load import (
+    SHIPPED,
+    dtype_of,
+    find_model,
+    load_config,
+    open_processor,
+    open_weights,
+    quantization_config,
+)
 from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.save import save_model
 from avllm.errors import CheckpointError, ConfigError
-from avllm.model.modeling import AvllmForConditionalGeneration, Branch
+from avllm.model.modeling import Branch
 from avllm.model.processing import AvllmProcessor
+from avllm.model.stored import weight_files
 from avllm.training import checkpoint
 from avllm.training.stage import Stage
 
@@ -45,9 +55,10 @@ def open_branches(settings: Stage) -> tuple[dict[str, Branch], AvllmProcessor]:
     """
     base, *parts = _checked_starts(settings)
     folder = find_model(base)
-    config, processor = load_config(folder), AvllmProcessor.from_pretrained(folder, trust_remote_code=False)
+    config, processor = load_config(folder), open_processor(folder)
+    manifest.require_as_written(folder)
     weights: dict[str, Tensor] = {}
-    for file in [*folder.glob("*.safetensors"), *(Path(part) / checkpoint.TRAINABLE for part in parts)]:
+    for file in [*weight_files(folder), *(Path(part) / checkpoint.TRAINABLE for part in parts)]:
         tensors = open_file(file).tensors
         weights |= {name: tensor.read() for name, tensor in tensors.items() if name.startswith("branches.")}
     branches: dict[str, Branch] = {}
@@ -114,6 +125,4 @@ def _open_system(name: str, settings: Stage) -> tuple[Any, Any]:
     if settings.quantization is not None:
         dtype = dtype_of(settings.precision)
         options = {"dtype": dtype, "quantization_config": quantization_config(settings.quantization, dtype)}
-    with _quiet():
-        model = AvllmForConditionalGeneration.from_pretrained(folder, trust_remote_code=False, **options)
-        return model, AvllmProcessor.from_pretrained(folder, trust_remote_code=False) if has_processor else None
+    return open_weights(folder, **options), open_processor(folder) if has_processor else None

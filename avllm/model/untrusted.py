@@ -95,6 +95,8 @@ def _check_index(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder / INDEX}: {_short(name)} is no safetensors file; refused (avllm convert makes one of it)"
             )
+        if not (folder / name).is_file() and not (folder / "model.safetensors").is_file():
+            raise CheckpointError(f"{folder}: {name} is missing; {INDEX} names it; download it again")
     for path in sorted(folder.glob("*.safetensors")):
         require_inside(folder, path)
 

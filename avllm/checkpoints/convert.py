@@ -20,7 +20,7 @@ from avllm.checkpoints.shards import SHARD_BYTES, Planned, write_shards
 from avllm.checkpoints.sources import Source, read_json, release
 from avllm.checkpoints.tokenizers import open_tokenizer
 from avllm.checkpoints.wrapped import open_given
-from avllm.durable import written_whole
+from avllm.durable import disk_faults, written_whole
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 
@@ -83,10 +83,13 @@ def convert(
 
 
 def _require_room(out: Path, planned: Sequence[Planned]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with disk_faults(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     needed, free = sum(item.nbytes for item in planned) + SPARE_BYTES, shutil.disk_usage(out.parent).free
     if needed > free:
-        raise CheckpointError(f"--out {out}: needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free")
+        raise CheckpointError(
+            f"--out {out}: needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; name another"
+        )
 
 
 def convert_with_progress(paths: Sequence[str | Path], out: str | Path, **options: Any) -> str:

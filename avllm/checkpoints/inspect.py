@@ -197,11 +197,11 @@ def _is_converted(path: Path) -> bool:
 
 def _converted(folder: Path) -> Report:
     """A model folder of ours: is every tensor what was written?"""
-    told = read_json(folder / manifest.MANIFEST) if (folder / manifest.MANIFEST).is_file() else {}
+    told = manifest.read(folder) if (folder / manifest.MANIFEST).is_file() else {}
     if "sources" not in told:
         return _saved(folder)
     faults = manifest.check(folder)
-    reasons = Counter(reason for dropped in told.get("dropped", {}).values() for reason in dropped.values())
+    reasons = Counter(reason for dropped in told["dropped"].values() for reason in dropped.values())
     return Report(
         path=str(folder),
         system=told.get("system"),
@@ -214,7 +214,7 @@ def _converted(folder: Path) -> Report:
                 mapped=len(told["tensors"]),
                 fills=len(told["tensors"]),
                 dropped=dict(reasons),
-                examples={r: key for dropped in told.get("dropped", {}).values() for key, r in dropped.items()},
+                examples={r: key for dropped in told["dropped"].values() for key, r in dropped.items()},
             )
         ],
         problems=faults,
@@ -224,7 +224,7 @@ def _converted(folder: Path) -> Report:
 
 def _made_from(told: Mapping[str, Any]) -> str:
     what = {kind.name: kind.what for kind in KINDS}
-    parts = [f"{part['source']} ({what.get(part['kind'], part['kind'])})" for part in told.get("parts", [])]
+    parts = [f"{part['source']} ({what.get(part['kind'], part['kind'])})" for part in told["parts"]]
     return f"made from: {', '.join(parts)}"
 
 
@@ -245,7 +245,7 @@ def _adapter(folder: Path) -> Report:
         faults = problems({n: expected[n].shape for n in state if n in expected}, Renamed(state=state))
     if (folder / manifest.MANIFEST).is_file():
         faults += manifest.check(folder)
-        told = read_json(folder / manifest.MANIFEST)
+        told = manifest.read(folder)
         notes += [_made_from(told)] if "sources" in told else []
     keys = sum(len(source.tensors) for source in weights.values())
     part = Found(

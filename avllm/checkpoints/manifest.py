@@ -91,7 +91,7 @@ def require_as_written(folder: Path) -> bool:
     is_large = sum(path.stat().st_size for path in files) > ALWAYS_BYTES
     if is_large and _remembered(folder) == _state(folder):
         return True
-    faults = _weight_faults(folder, files, _tensors(read_json(folder / MANIFEST), folder))
+    faults = _weight_faults(files, read(folder)["tensors"])
     if faults:
         more = f" and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""
         raise CheckpointError(
@@ -111,10 +111,9 @@ def check(folder: Path) -> list[str]:
     Raises:
         CheckpointError: there is no manifest, or it cannot be read.
     """
-    manifest = read_json(folder / MANIFEST)
-    faults = _weight_faults(folder, weight_files(folder), _tensors(manifest, folder))
-    settings = manifest.get("settings")
-    for name, value in (settings if isinstance(settings, dict) else {}).items():
+    manifest = read(folder)
+    faults = _weight_faults(weight_files(folder), manifest["tensors"])
+    for name, value in manifest["settings"].items():
         path = folder / str(name)
         if not path.is_file():
             faults.append(f"{name} is missing")
@@ -137,14 +136,28 @@ def _settings(folder: Path) -> dict[str, str]:
     return {name: file_digest(folder / name) for name in SETTINGS if (folder / name).is_file()}
 
 
-def _tensors(manifest: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    sums = manifest.get("tensors")
-    if not isinstance(sums, dict) or not sums:
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    told = read_json(folder / MANIFEST)
+    if not isinstance(told.get("tensors"), dict) or not told["tensors"]:
         raise CheckpointError(f"{folder / MANIFEST}: lists no tensors; convert or save it again")
-    return sums
+    dropped = told.setdefault("dropped", {})
+    is_odd = not isinstance(told.setdefault("settings", {}), dict) or not isinstance(dropped, dict)
+    is_odd |= not all(isinstance(reasons, dict) for reasons in (() if is_odd else dropped.values()))
+    parts = told.setdefault("parts", [])
+    is_odd |= not isinstance(parts, list) or not all(
+        isinstance(part, dict) and {"source", "kind"} <= part.keys() for part in parts
+    )
+    if is_odd:
+        raise CheckpointError(f"{folder / MANIFEST}: is damaged; convert or save it again")
+    return told
 
 
-def _weight_faults(folder: Path, files: Iterable[Path], sums: Mapping[str, str]) -> list[str]:
+def _weight_faults(files: Iterable[Path], sums: Mapping[str, str]) -> list[str]:
     faults, seen, whole = [], set(), []
     for path in files:
         try:

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOut
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from avllm.errors import CheckpointError, NumericError
+from avllm.errors import AvllmError, CheckpointError, ConfigError, NumericError
 from avllm.model.configuration import AvllmConfig, BranchConfig, System
 from avllm.model.four_bits import keep_own_weights
 from avllm.model.splice import splice
@@ -25,6 +25,8 @@ from avllm.model.untrusted import check_folder, require_no_code
 # The media (or features) of one branch for a whole batch: one tensor, or a list when clips differ in length.
 Clips = Tensor | Sequence[Tensor]
 StoredEnd = Literal["prefix", "encoder"]
+# What parts and `transformers` raise on sizes that do not go together.
+ODD_SIZES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Branch(nn.Module):
@@ -107,17 +109,25 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: AvllmConfig) -> None:
         super().__init__(config)
-        system: System = config.parsed()
-        width = config.text_config.hidden_size
-        # On the meta device there is nothing to fill, and torch goes through Python for every weight that is drawn.
-        with no_init_weights() if torch.get_default_device().type == "meta" else nullcontext():
-            self.branches = nn.ModuleDict({k: Branch(v, out_width=width) for k, v in system.branches.items()})
-        self.decoder = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
+        try:
+            self._build(config, config.parsed())
+        except (AvllmError, torch.OutOfMemoryError):
+            raise
+        except ODD_SIZES as error:
+            told = " ".join(str(error).split())[:300]
+            raise ConfigError(f"no model can be built of these sizes ({type(error).__name__}: {told})") from error
         self._no_split_modules = [*(self.decoder._no_split_modules or []), "Block", "QFormerLayer"]
         self.post_init()
         if config.text_config.model_type != "mixtral" and getattr(config, "quantization_config", None) is None:
             # The experts of the one are stored one by one, the other's weights are packed.
             require_fit(self, is_tied=config.tie_word_embeddings)
+
+    def _build(self, config: AvllmConfig, system: System) -> None:
+        width = config.text_config.hidden_size
+        # On the meta device there is nothing to fill, and torch goes through Python for every weight that is drawn.
+        with no_init_weights() if torch.get_default_device().type == "meta" else nullcontext():
+            self.branches = nn.ModuleDict({k: Branch(v, out_width=width) for k, v in system.branches.items()})
+        self.decoder = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: encoders and connectors fill their own weights when they are built, the decoder its own."""

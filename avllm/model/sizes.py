@@ -31,7 +31,7 @@ def check_branch(branch: Any, where: str) -> None:
     for path, key, value in _numbers(branch, where):
         least = -MAX_SIZE if key in MAY_BE_NEGATIVE else 0
         most = 1 if key in SHARES else MAX_MODULES if key in (*MODULES, "layer") else MAX_SIZE
-        if not (math.isfinite(value) and least <= value <= most and (value != 0 or _may_be_zero(key))):
+        if not (least <= value <= most and (value != 0 or _may_be_zero(key))):
             above = "above 0" if least == 0 and not _may_be_zero(key) else f"from {least}"
             raise ConfigError(f"{path}: expected a number {above} to {most}, got {_shown(value)}")
 
@@ -56,7 +56,7 @@ def check_decoder(decoder: Mapping[str, Any], where: str) -> None:
         else:
             least = -1 if key.endswith("token_id") else 0
             most = MAX_MODULES if "layers" in key or "experts" in key else MAX_SIZE
-        if not (math.isfinite(value) and least <= value <= most):
+        if not least <= value <= most:  # NaN is within nothing
             raise ConfigError(f"{path}: expected a number from {least} to {most}, got {_shown(value)}")
 
 

@@ -1,6 +1,5 @@
 """What a stage starts from, and how the complete model is written at its end."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from avllm.checkpoints.load import (
 )
 from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.save import save_model
+from avllm.checkpoints.sources import read_json
 from avllm.errors import CheckpointError, ConfigError
 from avllm.model.modeling import Branch
 from avllm.model.processing import AvllmProcessor
@@ -100,8 +100,15 @@ def _set_modality(settings: Stage, branches: Any) -> None:
 
 
 def trained_in(stage: str | Path) -> list[str]:
-    """Names of the parameters that a finished stage trained."""
-    return json.loads((Path(stage) / RECORD).read_text(encoding="utf-8"))["trained"]
+    """Names of the parameters that a finished stage trained.
+
+    Raises:
+        CheckpointError: its record is damaged.
+    """
+    names = read_json(Path(stage) / RECORD).get("trained")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{Path(stage) / RECORD}: names no trained parameters; train the stage again")
+    return names
 
 
 def save_system(model: Any, processor: Any, folder: Path) -> None:

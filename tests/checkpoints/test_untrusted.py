@@ -26,6 +26,7 @@ from avllm.nano.build import finish
 from avllm.nano.data import DATASETS
 from avllm.training.stage import read_stage
 from avllm.training.start import open_branches, open_start
+from tests.checkpoints.test_reading import FORGED
 from tests.evaluation.fake import benchmark
 from tests.model.tiny import TINY, tiny_model, tiny_processor
 
@@ -222,6 +223,28 @@ def test_s11_an_index_names_safetensors_of_its_own_folder_alone(folder, name):
     for door in ("load", "model"):
         with pytest.raises(CheckpointError, match=r"index\.json: '.*' is no (file of this|safetensors)"):
             DOORS[door](folder)
+
+
+@pytest.mark.parametrize(
+    "forged", ["pickle in a zip", "bare pickle", "zip bomb", "header of 2^62 bytes", "tensor of 2^40 values"]
+)
+@pytest.mark.parametrize("command", ["ask", "merge"])
+def test_s11_a_forged_file_in_a_folder_is_refused_in_one_line(folder, canary, capsys, command, forged):
+    if command == "merge":
+        for path in folder.iterdir():
+            path.unlink()
+        change(folder / "adapter_config.json", base_model_name_or_path="nano", peft_type="LORA", r=2, lora_alpha=2)
+    FORGED[forged](folder / ("model.safetensors" if command == "ask" else "adapter_model.safetensors"), canary)
+    Image.new("RGB", (8, 8)).save(folder.parent / "picture.png")
+    given = {
+        "ask": [str(folder.parent / "picture.png"), "What?", "--model", str(folder)],
+        "merge": [str(folder), "--out", str(folder.parent / "out")],
+    }
+    assert main([command, *given[command]]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "model.safetensors: " in told
+    assert not (folder.parent / "out").exists()
 
 
 def test_s11_pickled_weights_of_a_model_folder_are_never_read(folder, tmp_path):

@@ -119,14 +119,14 @@ def read_settings(path: Path) -> Any:
     """What a JSON file holds; None when it is not there or damaged, which those tell who need it."""
     try:
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"{path}: {size} bytes; at most {MAX_BYTES} are read")
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, RecursionError):
+        content = path.read_bytes() if size <= MAX_BYTES else b""
+    except OSError:
         return None
-    except UnicodeDecodeError:
-        return None
-    except json.JSONDecodeError:
+    if size > MAX_BYTES:
+        raise CheckpointError(f"{path}: {size} bytes; at most {MAX_BYTES} are read")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
         return None
 
 

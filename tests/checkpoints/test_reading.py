@@ -141,15 +141,10 @@ FORGED: dict[str, Callable[[Path, Path], object]] = {
     "header nested": lambda path, canary: path.write_bytes(safetensors_of(b'{"a":' * 5000 + b"1" + b"}" * 5000)),
     "header a list": lambda path, canary: path.write_bytes(safetensors_of(b'{"w": [1]}')),
     "tensors that overlap": lambda path, canary: path.write_bytes(
-        safetensors_of(
-            json.dumps(
-                {n: {"dtype": "U8", "shape": [8], "data_offsets": [b, b + 8]} for n, b in (("v", 0), ("w", 4))}
-            ).encode(),
-            b"\0" * 12,
-        )
+        safetensors_of(entry([8], 0, 8, "U8")[:-1] + b"," + entry([8], 4, 12, "U8")[1:].replace(b"w", b"v"), b"\0" * 12)
     ),
-    "offsets that are no numbers": lambda path, canary: path.write_bytes(
-        safetensors_of(entry([2], "0", "8"), b"\0" * 8)
+    "offsets that are texts": lambda path, canary: path.write_bytes(
+        safetensors_of(entry([2], 0, 8).replace(b"[0, 8]", b'["0", "8"]'), b"\0" * 8)
     ),
     "offsets that go back": lambda path, canary: path.write_bytes(safetensors_of(entry([2], 8, 0), b"\0" * 8)),
     "tensor of 2^40 values": lambda path, canary: path.write_bytes(safetensors_of(entry([1 << 40], 0, 8), b"\0" * 8)),

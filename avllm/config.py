@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from avllm.errors import ConfigError, DataError
 from avllm.textfile import read_text
+from avllm.yamlfile import MAX_SHOWN, cut, plain_yaml
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
+MAX_YAML_BYTES = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +70,22 @@ def load(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Reads one YAML mapping with the safe loader; duplicate keys are refused."""
+    """Reads one YAML mapping of plain values; nothing in it is run.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or has aliases, keys that are no texts, or a key twice.
+    """
     path = Path(path)
     try:
-        data = yaml.load(read_text(path), Loader=_UniqueKeyLoader)
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a YAML of at most {MAX_YAML_BYTES} is read")
+        data = plain_yaml(read_text(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
     except DataError as error:
         raise ConfigError(str(error)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -95,15 +103,15 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     for override in overrides:
         path, sign, text = override.partition("=")
         if not sign or not path.strip():
-            raise ConfigError(f"override {override!r}: expected KEY.PATH=VALUE, for example schedule.lr=1.0e-4")
+            raise ConfigError(f"override {cut(override)!r}: expected KEY.PATH=VALUE, for example schedule.lr=1.0e-4")
         *parents, last = path.strip().split(".")
         node: Any = result
         for depth, key in enumerate(parents):
             node = _step(node, key, ".".join(parents[: depth + 1]))
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+            value = plain_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"override {cut(override)!r}: the value is {error}") from error
         if isinstance(node, list):
             node[_index(node, last, path)] = value
         else:
@@ -150,21 +158,6 @@ def find_file(folder: Literal["configs", "train_configs", "eval_configs"], name:
     raise ConfigError(f"{name}: no such YAML; {folder}/ holds: {', '.join(known) or 'nothing'}")
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, but a key written twice is an error instead of the last one winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is written twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
 def _value(hint: Any, value: Any, where: str) -> Any:
     choice = _choice(hint)
     if choice is not None:
@@ -197,7 +190,10 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     if hint in (Any, object):
         return value
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{where}: expected a float, got a number too large for one") from error
     if hint is float and isinstance(value, str):
         try:
             number = float(value)
@@ -205,7 +201,7 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
             pass
         else:
             text = f"{number:.1e}" if "e" in value.lower() else str(number)
-            raise ConfigError(f"{where}: expected a float, got the text {value!r}; write {text}")
+            raise ConfigError(f"{where}: expected a float, got the text {cut(value)!r}; write {text}")
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise ConfigError(f"{where}: expected {_name(hint)}, got {_show(value)}")
@@ -241,7 +237,7 @@ def _chosen(choice: Choice, value: Any, where: str) -> Any:
         raise ConfigError(f"{where}: expected keys and values with a kind ({known}), got {_show(value)}")
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in choice.table:
-        shown = "missing" if kind is None else f"{kind!r} is unknown"
+        shown = "missing" if kind is None else f"{cut(str(kind))!r} is unknown"
         raise ConfigError(f"{where}.kind: {shown}, known are: {known}")
     return parse(choice.table[kind], {k: v for k, v in value.items() if k != "kind"}, where)
 
@@ -269,7 +265,7 @@ def _step(node: Any, key: str, path: str) -> Any:
 
 
 def _index(node: list[Any], key: str, path: str) -> int:
-    if not key.isdigit() or int(key) >= len(node):
+    if not (key.isascii() and key.isdigit() and len(key) < 10) or int(key) >= len(node):
         raise ConfigError(f"override: {path}: expected an item number below {len(node)}, got {key!r}")
     return int(key)
 
@@ -287,12 +283,12 @@ def _copy(data: Any) -> Any:
 
 
 def _join(where: str, key: object) -> str:
-    return f"{where}.{key}" if where else str(key)
+    return f"{where}.{cut(str(key))}" if where else cut(str(key))
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
     """`; did you mean 'this'?`, or nothing where no name is like it."""
-    near = difflib.get_close_matches(key, list(known), n=1)
+    near = difflib.get_close_matches(key[:MAX_SHOWN], list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -305,11 +301,13 @@ def _show(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, str):
-        return f"the text {value!r}"
+        return f"the text {cut(value)!r}"
     if isinstance(value, Mapping):
         return "keys and values"
     if isinstance(value, list | tuple):
         return "a list"
+    if isinstance(value, int) and abs(value) > 10**18:
+        return "a number of more than 18 digits"
     return f"{value!r}"
 
 

@@ -96,16 +96,75 @@ def test_a_wrong_override_is_refused(override):
         ("a: 1\na: 2\n", "key 'a' is written twice"),
         ("- 1\n", "expected keys and values at the top level, got a list"),
         ("a: [1\n", "not valid YAML"),
-        ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.system ['touch CANARY']\n", "not valid YAML"),
+        ("a: !!python/object/new:subprocess.Popen [['touch', 'CANARY']]\n", "not valid YAML"),
+        ("a: !!python/name:os.system\n", "not valid YAML"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]\n", "alias *a; write the value out"),
+        ("a: &a [*a]\n", "alias *a; write the value out"),
+        ("a: &a {b: 1}\nc: {<<: *a}\n", "alias *a; write the value out"),
+        ("1: a\n", "key 1 is no text; put it in quotes"),
+        ("null: a\n", "key None is no text"),
+        ("on: a\n", "key True is no text"),
+        ("? [a, b]\n: c\n", "key ['a', 'b'] is no text"),
+        ("? {a: b}\n: c\n", "key {'a': 'b'} is no text"),
+        ("a:\n\tb: 1\n", "not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "not valid YAML"),
+        ("a: " + "[" * 1_000_000, "nested too deeply"),
+        ("a: " + "{b: " * 100_000, "nested too deeply"),
+        ("a: " + "9" * 5000 + "\n", "a value cannot be read"),
+        ("a: 2020-99-99\n", "a value cannot be read"),
+        ("a: !!int ''\n", "a value cannot be read"),
+        ("a: \0\n", "not valid YAML"),
+        ("x" * 4_000_001, "a YAML of at most 4000000 is read"),
     ],
+    ids=lambda text: text[:30] if text.isprintable() else repr(text[:30]),
 )
-def test_a_broken_yaml_is_one_clear_line(tmp_path, text, message):
+def test_s13_a_yaml_that_is_no_plain_data_is_one_clear_line(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
         read_yaml(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+    assert [item.name for item in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_s13_code_in_a_value_is_a_text_like_any_other(tmp_path):
+    path = tmp_path / "code.yaml"
+    path.write_text("optim: {lr: 0.1}\nencoder: {kind: \"eval(open('CANARY', 'w'))\"}\n")
+    with pytest.raises(ConfigError, match=r"encoder\.kind: .*eval.* is unknown, known are"):
+        load(Outer, path)
+    assert apply_overrides({}, ["x=eval(1 + 1)"]) == {"x": "eval(1 + 1)"}
+
+
+@pytest.mark.parametrize("value", ["&a [*a]", "[" * 1_000_000, "9" * 5000, "{1: 2}", "!!python/name:os.system"])
+def test_s13_an_override_is_as_strict_as_a_file(value):
+    with pytest.raises(ConfigError, match="the value is not valid YAML") as error:
+        apply_overrides({}, [f"a={value}"])
+    assert len(str(error.value)) < 700
+
+
+def test_a_yaml_just_under_the_limit_is_read(tmp_path):
+    (tmp_path / "large.yaml").write_text("a: " + "x" * 3_999_990)
+    assert len(read_yaml(tmp_path / "large.yaml")["a"]) == 3_999_990
+    assert read_yaml(_written(tmp_path / "deep.yaml", "a: " + "[" * 50 + "]" * 50))["a"]
+
+
+def _written(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_odd_numbers_are_named():
+    with pytest.raises(ConfigError, match=r"optim\.lr: expected a float, got a number too large for one"):
+        parse(Outer, {**GOOD, "optim": {"lr": 10**400}})
+    with pytest.raises(ConfigError, match=r"expected an item number below 1, got '²'"):
+        apply_overrides({"data": [1]}, ["data.²=1"])
+    with pytest.raises(ConfigError) as error:
+        parse(Outer, {**GOOD, "seed": "x" * 100_000, "k" * 100_000: 1})
+    assert len(str(error.value)) < 700
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,7 +1,8 @@
 """LoRA adapters: a folder with what was trained and the name of the model it was trained on."""
 
-import json
+import math
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from avllm.checkpoints import manifest
 from avllm.checkpoints.reading import open_file
+from avllm.checkpoints.replaced import require_replaceable
+from avllm.checkpoints.sources import read_json
 from avllm.durable import written_whole
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration
@@ -20,6 +24,12 @@ if TYPE_CHECKING:
 ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT = "base_model.model."  # before each name
 TRAINED = "trained.safetensors"  # parts that were trained in full beside the adapter, as connectors are
+# Of its settings: what is obeyed, or told by the weights; everything else must be off.
+USED = ("peft_type", "r", "lora_alpha", "use_rslora")
+WITHOUT_EFFECT = (
+    *("base_model_name_or_path", "target_modules", "lora_dropout", "inference_mode", "task_type", "peft_version"),
+    *("revision", "init_lora_weights"),
+)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -51,13 +61,10 @@ def base_of(folder: Path) -> str:
     """
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"adapter {folder}: {WEIGHTS} is missing; convert it with avllm convert --base")
-    try:
-        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder / ADAPTER}: cannot be read ({error})") from error
-    if not base:
+    base = read_json(folder / ADAPTER).get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
         raise CheckpointError(f"{folder / ADAPTER}: base_model_name_or_path is missing; expected a model folder")
-    return str(base)
+    return base
 
 
 def save_adapter(model: "PeftModel", folder: str | Path, *, base: str | Path, trained: dict[str, Any]) -> Path:
@@ -87,17 +94,25 @@ def write_adapter(
         base: the model that it was trained on.
         trained: weights of our model that were trained in full, by name.
     """
+    require_replaceable(Path(folder))
+    with written_whole(folder) as unfinished:
+        fill(unfinished, settings, state, base=base, trained=trained)
+        manifest.write(unfinished, manifest.of_saved(unfinished))
+    return Path(folder)
+
+
+def fill(
+    folder: Path, settings: "PeftConfig", state: dict[str, Any], *, base: str | Path, trained: dict[str, Any]
+) -> None:
+    """The files of an adapter, in an empty folder; the arguments are those of `write_adapter`."""
     settings.base_model_name_or_path = str(base)
     settings.inference_mode = True
-    with written_whole(folder) as unfinished:
-        settings.save_pretrained(str(unfinished))
-        for file, weights in ((WEIGHTS, state), (TRAINED, trained)):
-            if weights:
-                path = unfinished / file
-                tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-                save_file(tensors, path, metadata={"format": "pt"})
-                path.chmod((unfinished / ADAPTER).stat().st_mode)  # safetensors writes for the owner alone
-    return Path(folder)
+    settings.save_pretrained(str(folder))
+    for file, weights in ((WEIGHTS, state), (TRAINED, trained)):
+        if weights:
+            tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+            save_file(tensors, folder / file, metadata={"format": "pt"})
+            (folder / file).chmod((folder / ADAPTER).stat().st_mode)  # safetensors writes for the owner alone
 
 
 def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
@@ -110,17 +125,21 @@ def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import get_peft_model_state_dict
 
+    for file in files_of(folder):
+        open_file(file)  # tells what is wrong with it, which the library does not
     state = load_file(folder / WEIGHTS)
     _require_fit(model, state, folder)
+    settings = _settings(folder, state)
     if (folder / TRAINED).is_file():
         _replace(model, folder)
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder))
+        adapted = PeftModel.from_pretrained(model, str(folder), config=settings)
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"adapter {folder} does not fit its base model: {error}") from error
     odd = sorted(set(state) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if odd:
         raise CheckpointError(f"adapter {folder}: {', '.join(odd[:8])} is missing or left over on its base model")
+    manifest.require_as_written(folder)
     if is_quantized(model.config):
         for module in model.modules():
             if isinstance(module, BaseTunerLayer):
@@ -139,6 +158,37 @@ def merge(model: AvllmForConditionalGeneration, folder: Path) -> AvllmForConditi
     return merged
 
 
+def _settings(folder: Path, state: Mapping[str, Tensor]) -> "PeftConfig":
+    """The settings of a plain LoRA; its layers are those that its weights name, whatever pattern the file holds.
+
+    Raises:
+        CheckpointError: it is another kind of adapter, or a value is odd; the key is named.
+    """
+    from peft import LoraConfig
+
+    told, path = read_json(folder / ADAPTER), folder / ADAPTER
+    usual = {f.name: f.default if f.default is not MISSING else None for f in fields(LoraConfig)}
+    odd = [key for key in told if key not in (*USED, *WITHOUT_EFFECT) and told[key] and told[key] != usual.get(key)]
+    if told.get("peft_type") != "LORA" or odd:
+        key = "peft_type" if told.get("peft_type") != "LORA" else odd[0]
+        raise CheckpointError(f"{path}: {key} is {str(told.get(key))[:80]!r}; expected a plain LoRA, without {key}")
+    ranks = {tensor.shape[0] for name, tensor in state.items() if ".lora_A." in name}
+    rank, alpha = told.get("r"), told.get("lora_alpha")
+    if type(rank) is not int or ranks != {rank}:
+        raise CheckpointError(f"{path}: r is {str(rank)[:80]!r}, its weights have rank {sorted(ranks)}")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+        raise CheckpointError(f"{path}: lora_alpha is {str(alpha)[:80]!r}; expected a number above 0")
+    if type(told.get("use_rslora", False)) is not bool:
+        raise CheckpointError(f"{path}: use_rslora is {str(told['use_rslora'])[:80]!r}; expected true or false")
+    layers = sorted({name.removeprefix(PEFT).partition(".lora_")[0] for name in state})
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft takes any number
+        use_rslora=told.get("use_rslora", False),
+        target_modules=layers,
+    )
+
+
 def _require_fit(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
     """Each pair beside a linear layer that takes and gives as many values."""
     layers, odd = dict(model.named_modules()), []
@@ -146,6 +196,7 @@ def _require_fit(model: nn.Module, state: Mapping[str, Tensor], folder: Path) ->
         module, _, part = name.removeprefix(PEFT).partition(".lora_")
         layer: Any = layers.get(module)
         size = getattr(layer, "in_features" if part.startswith("A") else "out_features", None)
+        size = None if tensor.ndim != 2 else size
         if size is None or size != tensor.shape[1 if part.startswith("A") else 0]:
             has = "no such layer" if size is None else f"a layer of {layer.in_features} to {layer.out_features} values"
             odd.append(f"{module} has a weight of {list(tensor.shape)} beside it, the model has {has}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from avllm.checkpoints import kinds, manifest
 from avllm.checkpoints.fresh import fresh_weights
+from avllm.checkpoints.hub import fetch, may_be_on_hub
 from avllm.checkpoints.kinds import kind_of
 from avllm.checkpoints.mapping import Mapped, Part, known, left_out, map_sources, named
 from avllm.checkpoints.overlays import add_delta, merge_adapter
@@ -19,7 +20,7 @@ from avllm.checkpoints.shards import SHARD_BYTES, Planned, write_shards
 from avllm.checkpoints.sources import Source, read_json, release
 from avllm.checkpoints.tokenizers import open_tokenizer
 from avllm.checkpoints.wrapped import open_given
-from avllm.durable import written_whole
+from avllm.durable import disk_faults, written_whole
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 
@@ -82,10 +83,13 @@ def convert(
 
 
 def _require_room(out: Path, planned: Sequence[Planned]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with disk_faults(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     needed, free = sum(item.nbytes for item in planned) + SPARE_BYTES, shutil.disk_usage(out.parent).free
     if needed > free:
-        raise CheckpointError(f"--out {out}: needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free")
+        raise CheckpointError(
+            f"--out {out}: needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; name another"
+        )
 
 
 def convert_with_progress(paths: Sequence[str | Path], out: str | Path, **options: Any) -> str:
@@ -273,17 +277,6 @@ def _tokenizer_folder(sources: Sequence[Source]) -> Path:
 
 
 def _decoder_folder(name: str | Path) -> Path:
-    from avllm.checkpoints.load import HUB_ID
-
-    if Path(name).exists() or not HUB_ID.fullmatch(str(name)):
+    if Path(name).exists() or not may_be_on_hub(str(name)):
         return Path(name)
-    from huggingface_hub import snapshot_download
-
-    files = ["*.json", "*.model", "*.txt", "*.jinja", "*.safetensors"]
-    try:
-        folder = Path(snapshot_download(str(name), allow_patterns=files))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(str(name), allow_patterns=[*files, "*.bin"]))
-    except Exception as error:  # the hub, the network and the cache each have their own
-        raise CheckpointError(f"--decoder {name}: no such folder, and the hub does not give it ({error})") from error
-    return folder
+    return fetch(str(name), what="--decoder", pickled=True)

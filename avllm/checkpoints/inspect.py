@@ -197,10 +197,11 @@ def _is_converted(path: Path) -> bool:
 
 def _converted(folder: Path) -> Report:
     """A model folder of ours: is every tensor what was written?"""
-    if not (folder / manifest.MANIFEST).is_file():
+    told = manifest.read(folder) if (folder / manifest.MANIFEST).is_file() else {}
+    if "sources" not in told:
         return _saved(folder)
-    faults, told = manifest.check(folder), read_json(folder / manifest.MANIFEST)
-    reasons = Counter(reason for dropped in told.get("dropped", {}).values() for reason in dropped.values())
+    faults = manifest.check(folder)
+    reasons = Counter(reason for dropped in told["dropped"].values() for reason in dropped.values())
     return Report(
         path=str(folder),
         system=told.get("system"),
@@ -213,7 +214,7 @@ def _converted(folder: Path) -> Report:
                 mapped=len(told["tensors"]),
                 fills=len(told["tensors"]),
                 dropped=dict(reasons),
-                examples={r: key for dropped in told.get("dropped", {}).values() for key, r in dropped.items()},
+                examples={r: key for dropped in told["dropped"].values() for key, r in dropped.items()},
             )
         ],
         problems=faults,
@@ -223,7 +224,7 @@ def _converted(folder: Path) -> Report:
 
 def _made_from(told: Mapping[str, Any]) -> str:
     what = {kind.name: kind.what for kind in KINDS}
-    parts = [f"{part['source']} ({what.get(part['kind'], part['kind'])})" for part in told.get("parts", [])]
+    parts = [f"{part['source']} ({what.get(part['kind'], part['kind'])})" for part in told["parts"]]
     return f"made from: {', '.join(parts)}"
 
 
@@ -244,7 +245,8 @@ def _adapter(folder: Path) -> Report:
         faults = problems({n: expected[n].shape for n in state if n in expected}, Renamed(state=state))
     if (folder / manifest.MANIFEST).is_file():
         faults += manifest.check(folder)
-        notes.append(_made_from(read_json(folder / manifest.MANIFEST)))
+        told = manifest.read(folder)
+        notes += [_made_from(told)] if "sources" in told else []
     keys = sum(len(source.tensors) for source in weights.values())
     part = Found(
         source=folder.name,
@@ -264,17 +266,22 @@ def _saved(folder: Path) -> Report:
     sources = open_sources(folder)
     state = {name: tensor.meta() for source in sources for name, tensor in source.tensors.items()}
     faults: list[str] = []
-    notes = ["no checksums: they are in folders that avllm convert wrote"]
+    notes = []
     if config.text_config.model_type == "mixtral":  # transformers stores its experts one by one
         notes.append("names and shapes are not compared for this decoder")
     else:
         faults = problems({name: tensor.shape for name, tensor in expected.items()}, Renamed(state=state))
+    num_odd = sum(not fault.startswith("missing") for fault in faults)
+    if (folder / manifest.MANIFEST).is_file():
+        faults += manifest.check(folder)
+    else:
+        notes.append(f"no checksums: no {manifest.MANIFEST}, which older versions did not write")
     part = Found(
         source=folder.name,
         kind=AVLLM.name,
         what=AVLLM.what,
         keys=len(state),
-        mapped=len(state) - sum(not fault.startswith("missing") for fault in faults),
+        mapped=len(state) - num_odd,
         fills=sum(name in state for name in expected),
     )
     return Report(path=str(folder), system=_system_name(config), parts=[part], problems=faults, notes=notes)

@@ -1,7 +1,6 @@
 """Opens a model folder: weights, configuration and processor, whole or not at all."""
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,41 +9,50 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
-from avllm.checkpoints import adapters
+from avllm.checkpoints import adapters, manifest
+from avllm.checkpoints.hub import fetch, may_be_on_hub, no_such_folder
 from avllm.checkpoints.reading import open_file
+from avllm.checkpoints.replaced import require_replaceable
 from avllm.checkpoints.sources import read_json
 from avllm.config import PACKAGE
 from avllm.errors import CheckpointError, ConfigError
 from avllm.extras import require
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor
+from avllm.model.untrusted import check_folder, require_no_code
 
 # Systems whose weights ship inside the package.
 SHIPPED = {"nano": PACKAGE / "nano" / "weights"}
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 Quantization = Literal["int8", "nf4"]
+# What the libraries raise on files and settings that are damaged; an error of memory is another thing.
+DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, SafetensorError),
+    *(TypeError, ValueError),
+)
 DTYPES = {
     **{"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16},
     **{"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16},
 }
 
 
-def find_model(name: str | Path) -> Path:
+def find_model(name: str | Path, *, what: str = "model") -> Path:
     """The folder of a model.
 
     Args:
-        name: a shipped system, a folder, or the id of a repository on the Hugging Face hub (OWNER/NAME).
+        name: a shipped system, a folder, or the id of a repository on the Hugging Face hub (OWNER/NAME), which is
+            fetched where there is no such folder.
+        what: the option or file that names it, for messages.
 
     Raises:
         CheckpointError: there is no such folder, or it holds no model; what is missing is named.
     """
     folder = SHIPPED.get(str(name), Path(name))
-    if not folder.is_dir() and isinstance(name, str) and HUB_ID.fullmatch(name):
-        folder = _download(name)
+    if not folder.is_dir() and str(name) in SHIPPED:
+        raise CheckpointError(f"{what} {name}: its weights are not installed ({folder})")
+    if not folder.is_dir() and may_be_on_hub(str(name)):
+        folder = fetch(str(name), what=what)
     if not folder.is_dir():
-        what = "its weights are not installed" if str(name) in SHIPPED else "no such folder or name"
-        raise CheckpointError(
-            f"model {name}: {what} ({folder}); expected a model folder, a hub id (OWNER/NAME) or: {', '.join(SHIPPED)}"
-        )
+        expected = f"a model folder, a hub id (OWNER/NAME) or: {', '.join(SHIPPED)}"
+        raise CheckpointError(f"{what} {name}: {no_such_folder(str(name))}; expected {expected}")
     if adapters.is_adapter(folder):
         return folder
     missing = [
@@ -60,17 +68,6 @@ def find_model(name: str | Path) -> Path:
             f"by avllm convert, and avllm inspect tells what a folder is"
         )
     return folder
-
-
-def _download(repo: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo, allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"model {repo}: no such folder, and the hub does not give it ({reason})") from error
 
 
 def dtype_of(name: "str | torch.dtype") -> torch.dtype:
@@ -135,14 +132,16 @@ def load_model(
         ConfigError: a setting that cannot be had.
     """
     folder = find_model(name)
+    check_folder(folder)
     if adapters.is_adapter(folder):
         require("train", "peft", purpose=f"the adapter {folder.name}")
-        base = _base_to_open(folder)
+        base = base_folder(folder)
         model, processor = load_model(base, device=device, dtype=dtype, quantization=quantization, **options)
         adapters.attach(model, folder)
         return model, processor
     if device is None and "device_map" not in options:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    require_no_code(options.pop("trust_remote_code", False))
     on_cpu = device is not None and torch.device(device).type == "cpu"
     dtype = dtype_of(dtype) if dtype is not None else torch.float32 if on_cpu else torch.bfloat16
     if on_cpu and dtype == torch.float16:
@@ -151,21 +150,79 @@ def load_model(
         if adapters.is_quantized(load_config(folder)):
             raise ConfigError(f"quantization: the weights in {folder} are quantised already; leave it out")
         options["quantization_config"] = quantization_config(quantization, dtype)
-    try:
-        with _quiet():
-            model = AvllmForConditionalGeneration.from_pretrained(folder, dtype=dtype, **options)
-            processor = AvllmProcessor.from_pretrained(folder)
-    except CheckpointError:
-        raise
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:  # damaged files
-        for file in sorted(folder.iterdir()):  # one of them may say what is wrong
-            if file.suffix in (".safetensors", ".json"):
-                open_file(file) if file.suffix == ".safetensors" else read_json(file)
-        raise CheckpointError(f"model folder {folder}: {error}") from error
-    assert isinstance(model, AvllmForConditionalGeneration)
+    model, processor = open_weights(folder, dtype=dtype, **options), open_processor(folder)
+    _require_same_system(model.config, processor, folder)
     if device is not None and quantization is None:
         model.to(device=torch.device(device))  # type: ignore[call-overload]
     return model.eval(), processor
+
+
+def open_weights(folder: Path, **options: Any) -> AvllmForConditionalGeneration:
+    """The model of a folder, whole, with the weights that were written.
+
+    Args:
+        folder: of a model.
+        options: what `from_pretrained` takes.
+
+    Raises:
+        CheckpointError: it is damaged, odd or asks for what a folder may not ask for; what is wrong is named.
+    """
+    with _damage_told(folder):
+        model = AvllmForConditionalGeneration.from_pretrained(folder, trust_remote_code=False, **options)
+    if not manifest.require_as_written(folder):
+        _require_finite(model, folder)
+    return model
+
+
+def open_processor(folder: Path) -> AvllmProcessor:
+    """The processor of a folder, without its weights.
+
+    Raises:
+        CheckpointError: see `open_weights`.
+    """
+    with _damage_told(folder):
+        return AvllmProcessor.from_pretrained(folder, trust_remote_code=False)
+
+
+@contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    """Whatever a damaged folder makes the libraries raise, as one error that names the file."""
+    try:
+        with _quiet():
+            yield
+    except (CheckpointError, torch.OutOfMemoryError):
+        raise
+    except DAMAGE as error:
+        for file in sorted(folder.iterdir()):  # one of them may say what is wrong
+            if file.suffix in (".safetensors", ".json"):
+                open_file(file) if file.suffix == ".safetensors" else read_json(file)
+        kind = "" if isinstance(error, OSError | RuntimeError | ValueError) else f"{type(error).__name__}: "
+        raise CheckpointError(f"model folder {folder}: {kind}{error}") from error
+
+
+def _require_finite(model: torch.nn.Module, folder: Path) -> None:
+    """Of a folder without checksums this much can be told."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.device.type != "meta" and tensor.numel():
+            low, high = tensor.aminmax()
+            if not bool(torch.isfinite(low) & torch.isfinite(high)):
+                raise CheckpointError(
+                    f"model folder {folder}: {name} holds values that are not finite; its copy or its disk is damaged, "
+                    f"or its training diverged"
+                )
+
+
+def _require_same_system(config: AvllmConfig, processor: AvllmProcessor, folder: Path) -> None:
+    parsed = config.parsed()
+    here = (parsed.branches, parsed.prompt, parsed.published_quirks, config.text_config.vocab_size)
+    there = (processor.branches, processor.system.get("prompt"), processor.published_quirks, processor.vocab_size)
+    names = ("branches", "prompt", "published_quirks", "vocab_size")
+    odd = [name for name, one, other in zip(names, here, there, strict=True) if one != other]
+    if odd:
+        raise CheckpointError(
+            f"model folder {folder}: config.json and processor_config.json differ in {', '.join(odd)}; convert or save "
+            f"it again"
+        )
 
 
 def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dtype | None = None) -> Path:
@@ -185,8 +242,9 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
     if not adapters.is_adapter(found):
         raise CheckpointError(f"{folder}: expected an adapter ({adapters.ADAPTER}), this is a whole model already")
     require("train", "peft", purpose=f"the adapter {found.name}")
-    base = _base_to_open(found)
-    _require_free(Path(out), found, find_model(base))
+    base = base_folder(found)
+    require_replaceable(Path(out), found, base)
+    check_folder(found)
     config = load_config(base)
     if adapters.is_quantized(config):
         raise CheckpointError(
@@ -198,14 +256,6 @@ def merge_adapter(folder: str | Path, out: str | Path, *, dtype: str | torch.dty
     merged = adapters.merge(model, found)
     target = dtype_of(dtype) if dtype is not None else stored if isinstance(stored, torch.dtype) else torch.float32
     return save_model(merged.to(target), processor, out)  # type: ignore[arg-type]
-
-
-def _require_free(out: Path, *used: Path) -> None:
-    """Only another model is replaced; neither what is merged nor a folder of something else."""
-    if out.resolve() in [folder.resolve() for folder in used]:
-        raise CheckpointError(f"--out {out}: is what is merged; expected another folder")
-    if out.is_dir() and any(out.iterdir()) and not any((out / f).is_file() for f in ("config.json", adapters.ADAPTER)):
-        raise CheckpointError(f"--out {out}: holds something else than a model, which would be lost; give a new folder")
 
 
 def base_name(start: str) -> str:
@@ -220,19 +270,27 @@ def base_of_adapter(folder: Path) -> str | Path:
     return beside if base not in SHIPPED and not Path(base).is_dir() and beside.is_dir() else base
 
 
-def _base_to_open(folder: Path) -> str | Path:
-    base = base_of_adapter(folder)
-    if base not in SHIPPED and not Path(base).is_dir() and not HUB_ID.fullmatch(str(base)):
+def base_folder(folder: Path) -> Path:
+    """The folder of an adapter's base model; fetched from the hub where it can only be there."""
+    base, where = base_of_adapter(folder), folder / adapters.ADAPTER
+    if base not in SHIPPED and not Path(base).is_dir() and not may_be_on_hub(str(base)):
         raise CheckpointError(
             f"adapter {folder}: its base model {base} is not here; put it there, or write where it is as "
-            f"base_model_name_or_path in {folder / adapters.ADAPTER}"
+            f"base_model_name_or_path in {where}"
         )
-    return base
+    found = find_model(base, what=f"the base model that {where} names,")
+    if adapters.is_adapter(found):
+        raise CheckpointError(f"adapter {folder}: its base model {base} is an adapter too; make it whole: avllm merge")
+    return found
 
 
 def load_config(name: str | Path) -> AvllmConfig:
     """The configuration of a model folder, without its weights."""
-    return AvllmConfig(**read_json(find_model(name) / "config.json"))
+    folder = find_model(name)
+    try:
+        return AvllmConfig.from_dict(read_json(folder / "config.json"))
+    except ConfigError as error:
+        raise CheckpointError(f"model folder {folder}: {error}") from error
 
 
 def find_config(name: str | Path, overrides: tuple[str, ...] = ()) -> AvllmConfig:

@@ -1,11 +1,13 @@
 """Sources onto our model by their names and shapes alone: what fills what, what is dropped, missing or left over."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from avllm.checkpoints.families import FAMILIES, Parts, equal_in_keys, family_of
@@ -22,8 +24,10 @@ from avllm.checkpoints.rename import (
 )
 from avllm.checkpoints.sources import Source
 from avllm.config import apply_overrides, parse, to_plain
-from avllm.errors import CheckpointError
+from avllm.errors import AvllmError, CheckpointError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
+from avllm.model.modeling import ODD_SIZES
+from avllm.yamlfile import cut
 
 MAX_NAMED = 12
 # Kinds that step back where the checkpoint itself holds the same weights, as it was trained with its own.
@@ -155,7 +159,9 @@ def map_sources(
     """
     parts: Parts = [(source, known(source)) for source in sources]
     family, names = family_of(parts, system)
-    systems = [overridden(built, overrides) for built in FAMILIES[family].systems(parts, names)]
+    with _odd_settings(family, sources):
+        systems = FAMILIES[family].systems(parts, names)
+    systems = [overridden(built, overrides) for built in systems]
     candidates = [_map(family, built, parts, start=start) for built in systems]
     return min(candidates, key=lambda mapped: len(mapped.faults))
 
@@ -165,9 +171,25 @@ def overridden(system: System, overrides: Sequence[str]) -> System:
     return parse(System, apply_overrides(to_plain(system), overrides)) if overrides else system
 
 
+@contextmanager
+def _odd_settings(family: str, sources: Sequence[Source]) -> Iterator[None]:
+    """Whatever odd values in the settings beside published weights raise, as one error that names the file."""
+    try:
+        yield
+    except AvllmError:
+        raise
+    except (*ODD_SIZES, StrictDataclassError) as error:
+        files = [str(source.path) for source in sources if source.config]
+        told = cut(" ".join(str(error).split()))
+        raise CheckpointError(
+            f"{', '.join(files)}: its config.json describes no {family} ({type(error).__name__}: {told})"
+        ) from error
+
+
 def _map(family: str, system: System, parts: Parts, *, start: bool) -> Mapped:
-    tables = FAMILIES[family].tables(system, start=start)
-    config = AvllmConfig.from_system(system)
+    with _odd_settings(family, [source for source, _ in parts]):
+        tables = FAMILIES[family].tables(system, start=start)
+        config = AvllmConfig.from_system(system)
     with torch.device("meta"):
         model = AvllmForConditionalGeneration(config)
     expected = unshared_state(model)[0]

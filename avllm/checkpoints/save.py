@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from avllm.checkpoints import manifest
 from avllm.checkpoints.load import _quiet
+from avllm.checkpoints.replaced import require_replaceable
 from avllm.durable import written_whole
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 
@@ -18,15 +20,20 @@ def save_model(
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Saves weights, configuration and processor. At any moment the folder is the old one or the new one, whole.
+    """Saves weights, configuration, processor and checksums. At any moment the folder is the old or the new one, whole.
 
     Args:
         model: the model; it is not changed.
         processor: its processor.
-        folder: where to; an older model there is replaced.
+        folder: where to; an older model there is replaced, a folder that holds anything else is refused.
         dtype: of the stored floating-point weights; that of the model by default. float16 halves the size of a model
             that is loaded as float32.
+
+    Raises:
+        CheckpointError: the folder holds something else than a model.
+        DiskError: it cannot be written.
     """
+    require_replaceable(Path(folder))
     with written_whole(folder) as unfinished:
         with _quiet():
             model.save_pretrained(unfinished)
@@ -35,6 +42,7 @@ def save_model(
             _store_as(unfinished, dtype)
         for file in unfinished.glob("*.safetensors"):  # safetensors writes for the owner alone
             file.chmod((unfinished / "config.json").stat().st_mode)
+        manifest.write(unfinished, manifest.of_saved(unfinished))
     return Path(folder)
 
 

@@ -87,12 +87,14 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing, too large, damaged or something else.
     """
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read")
-        content = path.read_bytes()
-        data = json.loads(content.decode("utf-8-sig"))
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= MAX_JSON_BYTES else b""
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    if size > MAX_JSON_BYTES:
+        raise CheckpointError(f"{path}: {size} bytes; at most {MAX_JSON_BYTES} are read")
+    try:
+        data = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         mistaken = what_file(content[:HEAD_BYTES], len(content))
         cause = f"is no JSON ({error})" if mistaken is None or content.lstrip()[:1] in (b"{", b"[") else mistaken

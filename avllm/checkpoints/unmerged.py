@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +31,7 @@ from avllm.checkpoints.shards import Planned, checked, digest
 from avllm.checkpoints.sources import Source
 from avllm.checkpoints.videollama2 import DECODERS
 from avllm.checkpoints.wrapped import open_given
+from avllm.durable import written_whole
 from avllm.errors import CheckpointError
 from avllm.model import AvllmConfig, AvllmForConditionalGeneration, System
 
@@ -73,14 +73,11 @@ def convert_adapter(
     if faults:
         sources = ", ".join(part.source.name for part in mapped.parts)
         raise CheckpointError(f"{sources} on --base {base}: {len(faults)} weights do not fit: {named(faults)}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        folder = Path(scratch) / out.name
+    with written_whole(out) as folder:
         _write(folder, adapter, mapped, base_name(base), dtype)
         tensors = {n: t for file in adapters.files_of(folder) for n, t in open_file(file).tensors.items()}
         sums = {name: digest(tensor.read()) for name, tensor in tensors.items()}
         manifest.write(folder, manifest.build(mapped, given, sums, folder))
-        folder.rename(out)
     lines = [f"wrote {out}: an adapter of {family} on {base}", *told_of_parts(mapped)]
     return "\n".join([*lines, f"try: avllm ask CLIP QUESTION --model {out}"])
 
@@ -188,7 +185,7 @@ def _write(
     trained = {
         name: checked(plan_weight(part, name, dtype)) for part in mapped.parts[1:] for name in part.renamed.state
     }
-    adapters.write_adapter(folder, _settings(adapter, list(modules.values())), state, base=base, trained=trained)
+    adapters.fill(folder, _settings(adapter, list(modules.values())), state, base=base, trained=trained)
 
 
 def _settings(adapter: Source, modules: list[str]) -> "LoraConfig":

@@ -88,9 +88,8 @@ class _Opened:
 
 
 def _open(args: argparse.Namespace) -> _Opened:
-    from avllm.checkpoints.load import find_model, load_config
+    from avllm.checkpoints.load import find_model, load_config, open_processor
     from avllm.data import DATASETS, Context
-    from avllm.model import AvllmProcessor
     from avllm.nano.data import DATASETS as DRAWN  # nano's own kinds, whose samples need the model
 
     stage, model = _stage(args, {**DATASETS, **DRAWN}), None
@@ -107,7 +106,7 @@ def _open(args: argparse.Namespace) -> _Opened:
     folder = find_model(args.model or (stage.starts[0] if stage is not None else "nano"))
     context = Context(
         model=model,
-        processor=AvllmProcessor.from_pretrained(folder),
+        processor=open_processor(folder),
         modality={} if stage is None else stage.modality,
         seed=42 if stage is None else stage.seed,
         cache=None if stage is None else Path(stage.output) / "cache",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
-from avllm.checkpoints.load import HUB_ID, SHIPPED
+from avllm.checkpoints.hub import may_be_on_hub
+from avllm.checkpoints.load import SHIPPED
 from avllm.demo.config import DemoConfig
 from avllm.demo.evidence import Evidence, Shown, Sound, mel_pictures, readable_timings
 from avllm.demo.reading import Kind, Medium, fit, loudness, to_jpeg
@@ -269,7 +270,7 @@ class DemoModel:
 
 def _require_folder(name: str) -> None:
     """Says in one line how to come by a model folder that is not there."""
-    if name not in SHIPPED and not HUB_ID.fullmatch(name) and not Path(name).is_dir():
+    if name not in SHIPPED and not may_be_on_hub(name) and not Path(name).is_dir():
         raise CheckpointError(
             f"model {name}: no such folder; make it of the published weights: avllm convert SOURCE... --out {name} "
             f"(docs/systems.md says which), or name another folder with --model"

@@ -14,8 +14,8 @@ from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.chat.threads import choose_threads
 from avllm.checkpoints.adapters import is_adapter
-from avllm.checkpoints.load import base_of_adapter, find_model
-from avllm.errors import AvllmError, CheckpointError, ConfigError, own_message
+from avllm.checkpoints.load import base_folder, find_model, open_processor
+from avllm.errors import AvllmError, ConfigError, own_message
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Row, digest
 from avllm.evaluation.sample import Sample
@@ -154,11 +154,7 @@ def processor_of(benchmark: Benchmark) -> AvllmProcessor:
         CheckpointError: there is no such model.
     """
     folder = find_model(benchmark.model)
-    folder = find_model(base_of_adapter(folder)) if is_adapter(folder) else folder
-    try:
-        return AvllmProcessor.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"model folder {folder}: {error}") from error
+    return open_processor(base_folder(folder) if is_adapter(folder) else folder)
 
 
 def assistant_of(benchmark: Benchmark) -> Assistant:

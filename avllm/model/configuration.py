@@ -1,7 +1,7 @@
 """What a system is made of: its YAML as typed data, and the same inside a `transformers` configuration."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,6 +15,9 @@ from avllm.connectors import CONNECTORS
 from avllm.encoders import ENCODERS
 from avllm.errors import ConfigError
 from avllm.media import CropOffset, FbankConfig, Resample, Resize, SegmentConfig
+from avllm.media.sampling import Kind as FrameChoice
+from avllm.model.sizes import check_branch, check_decoder
+from avllm.model.untrusted import check_settings
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,7 +46,7 @@ class Frames:
     """
 
     num_frames: int = 8
-    sampling: str = "uniform"
+    sampling: FrameChoice = "uniform"
     fps: float | None = None
     max_frames: int | None = None
     source_fps: float = 24.0
@@ -135,11 +138,14 @@ class System:
     published_quirks: tuple[Quirk, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.decoder.get("model_type") not in CONFIG_MAPPING:
-            raise ConfigError(
-                f"decoder.model_type: {self.decoder.get('model_type')!r} is no model of transformers; "
-                f"expected for example llama, mistral or qwen2"
-            )
+        kind = _decoder_kind(self.decoder)
+        check_settings(self.decoder, "decoder")
+        odd = next((str(key) for key in self.decoder if key not in _decoder_keys(kind)), None)
+        if odd is not None:
+            raise ConfigError(f"decoder.{odd}: unknown key of {kind}{yaml_config.nearest(odd, _decoder_keys(kind))}")
+        check_decoder(self.decoder, "decoder")
+        for name, branch in self.branches.items():
+            check_branch(branch, f"branches.{name}")
         if "vicuna_label_drift" in self.published_quirks and self.prompt != "vicuna":
             raise ConfigError(f"published_quirks: vicuna_label_drift is a fault of prompt vicuna, not {self.prompt}")
         if "learned_role_tags" in self.published_quirks and self.prompt != "videochat":
@@ -177,6 +183,28 @@ class AvllmConfig(PreTrainedConfig):
         super().__init__(**rest)
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **options: Any) -> Any:
+        """As in `transformers`, from what a config.json holds; of its keys, those of avllm alone are obeyed.
+
+        Raises:
+            CheckpointError: it asks for code, a kernel or files of another place.
+            ConfigError: a key is missing, or a value is of another type or size than it can have.
+        """
+        check_settings(config_dict, "config.json")
+        kind, text, system = (config_dict.get(key) for key in ("model_type", "text_config", "system"))
+        if kind != cls.model_type or not isinstance(text, dict) or not isinstance(system, dict):
+            raise ConfigError(
+                f"config.json: expected model_type {cls.model_type} with text_config and system, as avllm convert "
+                f"writes them; it is of {kind!r}"
+            )
+        if type(config_dict.get("tie_word_embeddings", False)) is not bool:
+            raise ConfigError("config.json: tie_word_embeddings: expected true or false")
+        check_decoder(
+            {key: config_dict.get(key) for key in ("dtype", "torch_dtype") if key in config_dict}, "config.json"
+        )
+        return super().from_dict({key: config_dict[key] for key in _OBEYED if key in config_dict}, **options)
+
+    @classmethod
     def from_system(cls, system: System) -> "AvllmConfig":
         """Wraps what a YAML holds."""
         plain = yaml_config.to_plain(system)
@@ -209,12 +237,36 @@ def slot_ids(branches: Iterable[str], vocab_size: int) -> dict[str, int]:
     return {name: vocab_size + index for index, name in enumerate(sorted(branches))}
 
 
+# Of a config.json; what else stands there has no meaning for avllm.
+_OBEYED = (
+    *("architectures", "dtype", "torch_dtype", "quantization_config", "system", "text_config", "tie_word_embeddings"),
+    "transformers_version",
+)
+
+
+def _decoder_kind(plain: Mapping[str, Any]) -> str:
+    kind = plain.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"decoder.model_type: {kind!r} is no model of transformers; expected for example llama, mistral or qwen2"
+        )
+    return kind
+
+
+def _decoder_keys(kind: str) -> set[str]:
+    return {field.name for field in fields(CONFIG_MAPPING[kind])} | {"model_type", "rope_theta", "rope_scaling"}
+
+
 def _decoder_config(plain: dict[str, Any]) -> PreTrainedConfig:
-    kind = str(plain.get("model_type"))
-    if kind not in CONFIG_MAPPING:
-        raise ConfigError(f"decoder.model_type: {kind!r} is no model of transformers")
-    known = CONFIG_MAPPING[kind]
+    """The decoder's configuration; keys that it has not are left out, as those of other versions of transformers are.
+
+    Raises:
+        ConfigError: a value is of another type or size than it can have.
+    """
+    kind = _decoder_kind(plain)
+    check_decoder(plain, "decoder")
+    known = _decoder_keys(kind) - {"model_type"}
     try:
-        return known(**{key: value for key, value in plain.items() if key != "model_type"})
-    except (StrictDataclassError, TypeError, ValueError) as error:
+        return CONFIG_MAPPING[kind](**{key: value for key, value in plain.items() if key in known})
+    except (StrictDataclassError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"decoder: no sizes of a {kind} ({' '.join(str(error).split())})") from error

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +15,18 @@ from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOut
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from avllm.errors import CheckpointError, NumericError
+from avllm.errors import AvllmError, CheckpointError, ConfigError, NumericError
 from avllm.model.configuration import AvllmConfig, BranchConfig, System
 from avllm.model.four_bits import keep_own_weights
 from avllm.model.splice import splice
+from avllm.model.stored import built_for, require_fit
+from avllm.model.untrusted import check_folder, require_no_code
 
 # The media (or features) of one branch for a whole batch: one tensor, or a list when clips differ in length.
 Clips = Tensor | Sequence[Tensor]
 StoredEnd = Literal["prefix", "encoder"]
+# What parts and `transformers` raise on sizes that do not go together.
+ODD_SIZES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Branch(nn.Module):
@@ -104,30 +109,49 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: AvllmConfig) -> None:
         super().__init__(config)
-        system: System = config.parsed()
+        try:
+            self._build(config, config.parsed())
+        except (AvllmError, torch.OutOfMemoryError):
+            raise
+        except ODD_SIZES as error:
+            told = " ".join(str(error).split())[:300]
+            raise ConfigError(f"no model can be built of these sizes ({type(error).__name__}: {told})") from error
+        self._no_split_modules = [*(self.decoder._no_split_modules or []), "Block", "QFormerLayer"]
+        self.post_init()
+        if config.text_config.model_type != "mixtral" and getattr(config, "quantization_config", None) is None:
+            # The experts of the one are stored one by one, the other's weights are packed.
+            require_fit(self, is_tied=config.tie_word_embeddings)
+
+    def _build(self, config: AvllmConfig, system: System) -> None:
         width = config.text_config.hidden_size
         # On the meta device there is nothing to fill, and torch goes through Python for every weight that is drawn.
         with no_init_weights() if torch.get_default_device().type == "meta" else nullcontext():
             self.branches = nn.ModuleDict({k: Branch(v, out_width=width) for k, v in system.branches.items()})
-        self.decoder = AutoModelForCausalLM.from_config(config.text_config)
-        self._no_split_modules = [*(self.decoder._no_split_modules or []), "Block", "QFormerLayer"]
-        self.post_init()
+        self.decoder = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: encoders and connectors fill their own weights when they are built, the decoder its own."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **options):
-        """As in `transformers`, but weights load whole or not at all.
+        """As in `transformers`, but weights load whole or not at all, from safetensors alone, and no code is run.
 
         Raises:
-            CheckpointError: a weight is missing or left over; all of them are named.
+            CheckpointError: a weight is missing or left over, and all of them are named; or the folder asks for code.
         """
+        require_no_code(options.pop("trust_remote_code", False))
+        folder = Path(pretrained_model_name_or_path)
+        if folder.is_dir():
+            check_folder(folder)
         # Mismatches are let through here only to be named below; transformers' own error names none of them.
-        options |= {"ignore_mismatched_sizes": True, "output_loading_info": True}
-        model, info = cast(Any, super().from_pretrained(pretrained_model_name_or_path, *args, **options))
-        found = {key: sorted(item if isinstance(item, str) else item[0] for item in info[key]) for key in _FAULTS}
-        faults = [f"{what} {', '.join(found[key][:8])}" for key, what in _FAULTS.items() if found[key]]
+        options |= {"ignore_mismatched_sizes": True, "output_loading_info": True, "use_safetensors": True}
+        with built_for(folder) if folder.is_dir() else nullcontext():
+            loaded: Any = super().from_pretrained(
+                pretrained_model_name_or_path, *args, trust_remote_code=False, **options
+            )
+        model, info = loaded
+        odd = {key: sorted(item if isinstance(item, str) else item[0] for item in info[key]) for key in _FAULTS}
+        faults = [f"{what} {', '.join(odd[key][:8])}" for key, what in _FAULTS.items() if odd[key]]
         if faults:
             raise CheckpointError(f"{pretrained_model_name_or_path}: {'; '.join(faults)}; convert or save it again")
         keep_own_weights(model)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, no_type_check
 
 import torch
@@ -20,6 +21,7 @@ from avllm.model.prompts import FormName, Kind, Medium, Prompt, Turn, conversati
 from avllm.model.quirks import vicuna_label_drift
 from avllm.model.reading import Loaded, normalise, read_audio, read_image, read_video, stack_media
 from avllm.model.tokens import IGNORED, Encoded, encode
+from avllm.model.untrusted import check_folder, require_no_code
 
 # Arguments of `apply_chat_template` of `transformers` that have one value here.
 _FIXED = {"return_dict": True, "return_tensors": "pt"}
@@ -46,6 +48,18 @@ class AvllmProcessor(ProcessorMixin):
         decoder = {"model_type": "llama"}  # the processor does not need the decoder's sizes
         self._parsed = yaml_config.parse(System, {**system, "decoder": decoder}, "processor_config.json: system")
         self._prompt = prompt_for(self._parsed.prompt, tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
+        """As in `transformers`, but no code is run, and nothing that the settings name elsewhere is opened.
+
+        Raises:
+            CheckpointError: the folder asks for it; what asks is named.
+        """
+        require_no_code(options.pop("trust_remote_code", False))
+        if Path(pretrained_model_name_or_path).is_dir():
+            check_folder(Path(pretrained_model_name_or_path))
+        return super().from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **options)
 
     @classmethod
     def from_config(cls, config: AvllmConfig, tokenizer: Any) -> "AvllmProcessor":

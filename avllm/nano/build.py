@@ -11,6 +11,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 
+from avllm.durable import UNFINISHED, in_use
+from avllm.durable.locks import IN_USE
 from avllm.errors import AvllmError, ConfigError, in_one_line
 from avllm.extras import require
 
@@ -52,31 +54,53 @@ def build(out: str | Path = "outputs/nano", *, seed: int = 0, resume: bool = Fal
 
     Raises:
         MissingPackage: of the extra `train`.
-        ConfigError: `out` holds a build and `resume` is off.
+        ConfigError: `out` holds a build and `resume` is off, or something else, which is named.
+        InUse: another process builds there.
         BuildError: a part stopped.
     """
     require("train", purpose="building nano")
     import_module("avllm.training")  # what cannot be imported is told now, not when the parts of stage 0 are trained
     started, out = time.perf_counter(), Path(out)
-    if (out / "parts").exists() and not resume:
-        raise ConfigError(f"{out} holds a build already; go on with --resume, or give another folder with --out")
-    (out / "parts").mkdir(parents=True, exist_ok=True)
-    _in_parallel({"words": (_words_line, (out, seed, quick)), "senses": (_senses_line, (out, seed, quick))})
-    _in_parallel({"audio_stage2": (_stage, (out, "audio_stage2", seed, quick))})
-    target = finish(out / "audio_stage2", out / "nano")
+    _require_free(out, resume)
+    with in_use(out):
+        (out / "parts").mkdir(exist_ok=True)
+        _in_parallel({"words": (_words_line, (out, seed, quick)), "senses": (_senses_line, (out, seed, quick))})
+        _in_parallel({"audio_stage2": (_stage, (out, "audio_stage2", seed, quick))})
+        target = finish(out / "audio_stage2", out / "nano")
     logger.info("built %s in %.1f minutes", target, (time.perf_counter() - started) / 60)
     return target
 
 
-def finish(stage: Path, target: Path) -> Path:
-    """Writes the last stage's model with weights in half the bytes."""
-    from avllm.checkpoints.save import save_model
-    from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
+def _require_free(out: Path, resume: bool) -> None:
+    """That a build finds its own or nothing, before it has run for an hour."""
+    from avllm.checkpoints.replaced import require_replaceable
 
-    model = AvllmForConditionalGeneration.from_pretrained(stage)
-    assert isinstance(model, AvllmForConditionalGeneration)
+    if (out / "parts").exists() and not resume:
+        raise ConfigError(f"{out} holds a build already; go on with --resume, or give another folder with --out")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file; expected a folder, or a name that is free")
+    others = [path.name for path in (sorted(out.iterdir()) if out.is_dir() else ()) if not _is_of_build(path.name)]
+    if others:
+        raise ConfigError(f"--out {out}: holds something else than a build ({others[0]}); give a new folder")
+    require_replaceable(out / "nano")
+
+
+def _is_of_build(name: str) -> bool:
+    return name in (*STARTS, "parts", "features", "nano") or name.startswith((UNFINISHED, IN_USE, ".nano"))
+
+
+def finish(stage: Path, target: Path) -> Path:
+    """Writes the last stage's model with weights in half the bytes.
+
+    Raises:
+        CheckpointError: the stage's model is damaged, or the target holds something else than a model.
+    """
+    from avllm.checkpoints.load import open_processor, open_weights
+    from avllm.checkpoints.save import save_model
+
+    model = open_weights(stage)
     model.half()
-    save_model(model, AvllmProcessor.from_pretrained(stage), target)
+    save_model(model, open_processor(stage), target)
     return target
 
 

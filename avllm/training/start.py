@@ -1,19 +1,30 @@
 """What a stage starts from, and how the complete model is written at its end."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from avllm.checkpoints import manifest
 from avllm.checkpoints.adapters import is_adapter, is_quantized
-from avllm.checkpoints.load import HUB_ID, SHIPPED, _quiet, dtype_of, find_model, load_config, quantization_config
+from avllm.checkpoints.hub import may_be_on_hub
+from avllm.checkpoints.load import (
+    SHIPPED,
+    dtype_of,
+    find_model,
+    load_config,
+    open_processor,
+    open_weights,
+    quantization_config,
+)
 from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.save import save_model
+from avllm.checkpoints.sources import read_json
 from avllm.errors import CheckpointError, ConfigError
-from avllm.model.modeling import AvllmForConditionalGeneration, Branch
+from avllm.model.modeling import Branch
 from avllm.model.processing import AvllmProcessor
+from avllm.model.stored import weight_files
 from avllm.training import checkpoint
 from avllm.training.stage import Stage
 
@@ -44,9 +55,10 @@ def open_branches(settings: Stage) -> tuple[dict[str, Branch], AvllmProcessor]:
     """
     base, *parts = _checked_starts(settings)
     folder = find_model(base)
-    config, processor = load_config(folder), AvllmProcessor.from_pretrained(folder)
+    config, processor = load_config(folder), open_processor(folder)
+    manifest.require_as_written(folder)
     weights: dict[str, Tensor] = {}
-    for file in [*folder.glob("*.safetensors"), *(Path(part) / checkpoint.TRAINABLE for part in parts)]:
+    for file in [*weight_files(folder), *(Path(part) / checkpoint.TRAINABLE for part in parts)]:
         tensors = open_file(file).tensors
         weights |= {name: tensor.read() for name, tensor in tensors.items() if name.startswith("branches.")}
     branches: dict[str, Branch] = {}
@@ -67,9 +79,7 @@ def open_branches(settings: Stage) -> tuple[dict[str, Branch], AvllmProcessor]:
 def _checked_starts(settings: Stage) -> tuple[str, ...]:
     for index, start in enumerate(settings.starts):
         folder = Path(start)
-        # Of a name with one slash in it, a folder beside others is missing; else it may be on the hub.
-        may_be_elsewhere = start in SHIPPED or (HUB_ID.fullmatch(start) is not None and not folder.parent.is_dir())
-        if not folder.is_dir() and (index or not may_be_elsewhere):
+        if not folder.is_dir() and (index or not (start in SHIPPED or may_be_on_hub(start))):
             made_by = next((item.MADE_BY for item in settings.data if hasattr(item, "MADE_BY")), None)
             advice = f"make it with: {made_by}" if made_by else "expected a model, or the output of a finished stage"
             raise ConfigError(f"init.{index}: {start}: no such folder; {advice} (or give another one: init=...)")
@@ -90,8 +100,15 @@ def _set_modality(settings: Stage, branches: Any) -> None:
 
 
 def trained_in(stage: str | Path) -> list[str]:
-    """Names of the parameters that a finished stage trained."""
-    return json.loads((Path(stage) / RECORD).read_text(encoding="utf-8"))["trained"]
+    """Names of the parameters that a finished stage trained.
+
+    Raises:
+        CheckpointError: its record is damaged.
+    """
+    names = read_json(Path(stage) / RECORD).get("trained")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{Path(stage) / RECORD}: names no trained parameters; train the stage again")
+    return names
 
 
 def save_system(model: Any, processor: Any, folder: Path) -> None:
@@ -115,6 +132,4 @@ def _open_system(name: str, settings: Stage) -> tuple[Any, Any]:
     if settings.quantization is not None:
         dtype = dtype_of(settings.precision)
         options = {"dtype": dtype, "quantization_config": quantization_config(settings.quantization, dtype)}
-    with _quiet():
-        model = AvllmForConditionalGeneration.from_pretrained(folder, **options)
-        return model, AvllmProcessor.from_pretrained(folder) if has_processor else None
+    return open_weights(folder, **options), open_processor(folder) if has_processor else None

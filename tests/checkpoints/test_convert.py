@@ -114,7 +114,7 @@ def damage(weights: dict[str, Tensor], kind: str, key: str) -> bool:
 
 @pytest.mark.parametrize("kind", ["dropped", "renamed", "transposed", "reshaped", "surplus", "not finite"])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_damaged_weight_of_any_layout_is_refused_and_named(name: str, kind: str, written, tmp_path: Path):
+def test_s23_a_damaged_weight_of_any_layout_is_refused_and_named(name: str, kind: str, written, tmp_path: Path):
     chooser = random.Random(f"{name} {kind}")
     original = written(name)
     root = Path(os.path.commonpath([*original.sources, *original.files.values()]))
@@ -164,7 +164,7 @@ def _in_a_dropped_block(key: str) -> bool:
     )
 
 
-def test_a_flipped_bit_in_any_tensor_of_a_converted_folder_is_found(written, tmp_path: Path):
+def test_s23_a_flipped_bit_in_any_tensor_of_a_converted_folder_is_found(written, tmp_path: Path):
     layout = written("videollama2_mistral")
     convert(layout.sources, tmp_path / "out", **layout.options, shard_bytes=50_000)
     chooser = random.Random(0)
@@ -266,7 +266,7 @@ convert([sys.argv[1]], sys.argv[2], progress=progress)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 @pytest.mark.parametrize("share", ["0.1", "1.0"])
-def test_a_killed_conversion_leaves_no_folder_that_loads(share: str, written, tmp_path: Path):
+def test_s24_a_killed_conversion_leaves_no_folder_that_loads(share: str, written, tmp_path: Path):
     source = str(written("videollama2_mistral").sources[0])
     done = subprocess.run([sys.executable, "-c", KILLED, source, str(tmp_path / "out"), share], check=False)
 
@@ -328,7 +328,7 @@ def test_names_of_files_and_folders_do_not_count(written, tmp_path: Path):
 
 
 @pytest.mark.parametrize("command", ["convert", "inspect"])
-def test_a_malicious_file_is_refused_in_one_line(command: str, tmp_path: Path, capsys):
+def test_s11_a_malicious_file_is_refused_in_one_line(command: str, tmp_path: Path, capsys):
     path, canary = tmp_path / "evil.pth", tmp_path / "canary"
     evil_zip(path, canary)
 

@@ -55,7 +55,7 @@ def test_a_loaded_folder_answers(saved):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(
         CheckpointError,
-        match=r"model nano2: no such folder or name .*expected a model folder, a hub id \(OWNER/NAME\) or: nano",
+        match=r"model nano2: no such folder or name; expected a model folder, a hub id \(OWNER/NAME\) or: nano",
     ):
         find_model("nano2")
 
@@ -96,8 +96,9 @@ def test_saving_again_replaces_the_folder(saved, tmp_path):
     model, processor = load_model(saved, device="cpu")
     target = tmp_path / "again"
     target.mkdir()
-    (target / "old.txt").write_text("old")
     save_model(model, processor, target)
-    assert not (target / "old.txt").exists()
+    (target / "model-00001-of-00001.safetensors").write_text("of an older save")
+    save_model(model, processor, target)
+    assert not (target / "model-00001-of-00001.safetensors").exists()
     again, _ = load_model(target, device="cpu")
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())

@@ -140,6 +140,13 @@ FORGED: dict[str, Callable[[Path, Path], object]] = {
     "header no JSON": lambda path, canary: path.write_bytes(safetensors_of(b"{not json}")),
     "header nested": lambda path, canary: path.write_bytes(safetensors_of(b'{"a":' * 5000 + b"1" + b"}" * 5000)),
     "header a list": lambda path, canary: path.write_bytes(safetensors_of(b'{"w": [1]}')),
+    "tensors that overlap": lambda path, canary: path.write_bytes(
+        safetensors_of(entry([8], 0, 8, "U8")[:-1] + b"," + entry([8], 4, 12, "U8")[1:].replace(b"w", b"v"), b"\0" * 12)
+    ),
+    "offsets that are texts": lambda path, canary: path.write_bytes(
+        safetensors_of(entry([2], 0, 8).replace(b"[0, 8]", b'["0", "8"]'), b"\0" * 8)
+    ),
+    "offsets that go back": lambda path, canary: path.write_bytes(safetensors_of(entry([2], 8, 0), b"\0" * 8)),
     "tensor of 2^40 values": lambda path, canary: path.write_bytes(safetensors_of(entry([1 << 40], 0, 8), b"\0" * 8)),
     "tensor behind the end": lambda path, canary: path.write_bytes(safetensors_of(entry([2], 0, 8), b"\0" * 4)),
     "negative shape": lambda path, canary: path.write_bytes(safetensors_of(entry([-2, -1], 0, 8), b"\0" * 8)),
@@ -155,7 +162,7 @@ FORGED: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_forged_file_is_refused_and_nothing_in_it_runs(name: str, tmp_path: Path):
+def test_s11_a_forged_file_is_refused_and_nothing_in_it_runs(name: str, tmp_path: Path):
     path, canary = tmp_path / "weights.pth", tmp_path / "canary"
     FORGED[name](path, canary)
 
@@ -172,7 +179,7 @@ def shards(folder: Path, where: dict[str, str], files: dict[str, dict[str, torch
     (folder / "config.json").write_text("{}")
 
 
-def test_an_index_may_not_leave_its_folder(tmp_path: Path):
+def test_s11_an_index_of_published_weights_may_not_leave_its_folder(tmp_path: Path):
     shards(tmp_path, {"w": "../outside.safetensors"}, {})
 
     with pytest.raises(CheckpointError, match="no file of this folder"):

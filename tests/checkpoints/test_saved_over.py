@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from avllm.checkpoints.load import merge_adapter
-from avllm.errors import CheckpointError
-
 PROGRAM = Path(__file__).with_name("kill_while_saving.py")
 
 
@@ -36,21 +33,3 @@ def test_s24_a_save_killed_at_any_step_leaves_the_old_or_the_new_one(tmp_path, w
     assert states[-1] == "new"
     assert set(states) == {"old", "new"}
     assert len(states) > 10
-
-
-def test_merge_replaces_models_alone(tmp_path):
-    peft = pytest.importorskip("peft", reason="adapters need avllm[train]")
-    from avllm.checkpoints import adapters
-    from avllm.checkpoints.load import load_model
-
-    model = peft.get_peft_model(load_model("nano")[0], peft.LoraConfig(r=2, target_modules=r"decoder\..*q_proj"))
-    folder = adapters.save_adapter(model, tmp_path / "adapter", base="nano", trained={})
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "mine.txt").write_text("mine")
-
-    with pytest.raises(CheckpointError, match="holds something else than a model"):
-        merge_adapter(folder, tmp_path / "notes")
-    with pytest.raises(CheckpointError, match="is what is merged"):
-        merge_adapter(folder, tmp_path / "notes" / ".." / "adapter")
-    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
-    assert (folder / "adapter_model.safetensors").is_file()

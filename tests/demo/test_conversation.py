@@ -6,26 +6,23 @@ import pytest
 
 from avllm.demo.conversation import Conversations
 from avllm.demo.settings import Settings
-from avllm.demo.uploads import Uploads
+from avllm.demo.uploads import Quota, Uploads
 from avllm.demo.votes import Votes
 from avllm.errors import MediaError
-from tests.demo.fake import FakeModel
+from tests.demo.fake import FakeModel, sent
 
 
 @pytest.fixture
 def conversations(config):
-    uploads = Uploads(max_bytes=2**20)
+    uploads = Uploads(Quota(file_bytes=2**20))
     config = replace(config, models=("other",))
     yield Conversations({name: FakeModel(config) for name in ("nano", "other")}, config, uploads)
     uploads.remove()
 
 
 def send(conversations, visitor, path, name=None, *, adds=False) -> None:
-    folder = conversations.uploads.root / ("a" * 64)
-    folder.mkdir(exist_ok=True)
-    stored = folder / path.name
-    stored.write_bytes(path.read_bytes())
-    conversations.load_upload(visitor, str(stored), name or path.name, adds=adds)
+    token = sent(conversations.uploads, path.read_bytes(), path.name)
+    conversations.load_upload(visitor, token, name or path.name, adds=adds)
 
 
 def ask(conversations, visitor, question, **settings) -> str:

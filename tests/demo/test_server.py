@@ -5,7 +5,6 @@ import pytest
 from rich.console import Console
 
 from avllm.demo import serve
-from avllm.demo.look import _is_refused
 from avllm.demo.server import FIRST_PORT, free_port
 from avllm.demo.votes import Votes
 from avllm.errors import CheckpointError, ConfigError
@@ -49,24 +48,6 @@ def test_an_unknown_yaml_or_model_is_an_error_before_anything_starts():
 def test_votes_need_a_file_that_can_be_written(tmp_path):
     with pytest.raises(ConfigError, match=r"page.votes: .* cannot be written"):
         Votes(tmp_path / "nowhere" / "votes.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("path", "refused"),
-    [
-        ("/gradio_api/file=/tmp/avllm-demo-x/visitors/y/1.mp4", False),
-        ("/gradio_api/file=C:/temp/1.mp4", False),
-        ("/gradio_api/file=http://10.0.0.1/x", True),
-        ("/gradio_api/file=HTTPS:/10.0.0.1/x", True),
-        ("/gradio_api/file=/file:/etc/passwd", True),
-        ("/gradio_api/proxy=http://10.0.0.1/x", True),
-        ("/gradio_api/component_server", True),
-        ("/gradio_api/upload", False),
-        ("/", False),
-    ],
-)
-def test_addresses_of_elsewhere_are_refused(path, refused):
-    assert _is_refused(path) is refused
 
 
 def test_the_console_takes_model_text_literally():

@@ -1,0 +1,117 @@
+"""The server of the page: Gradio behind the guard, with bounds on what connections may hold."""
+
+import threading
+import time
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from avllm.demo.config import DemoConfig
+from avllm.demo.guard import Guard
+from avllm.demo.hosts import Hosts
+from avllm.demo.look import page_options
+from avllm.demo.receiving import Receiver
+from avllm.demo.uploads import Uploads
+from avllm.errors import ConfigError
+
+_SILENT_SECONDS, _CHECK_TICKS = 15.0, 10
+_MAX_HEADER_BYTES = 16 * 2**10
+_MAX_EVENTS = 4
+_START_SECONDS, _END_SECONDS = 30.0, 5.0
+
+
+def guarded(blocks: gr.Blocks, uploads: Uploads, config: DemoConfig) -> Guard:
+    """The whole server of the page as one ASGI application; the routes are those of its `app`."""
+    receiver = Receiver(uploads)
+    outer = Starlette(
+        routes=[
+            Route("/gradio_api/upload", receiver.upload, methods=["POST"]),
+            Route("/gradio_api/file={address:path}", receiver.file, methods=["GET"]),
+        ]
+    )
+    blocks.state_session_capacity = 4 * config.page.max_visitors
+    gr.mount_gradio_app(outer, blocks, path="/", **page_options())  # type: ignore[arg-type]
+    num_inputs = {number: len(function.inputs) for number, function in blocks.fns.items()}
+    hosts = Hosts(config.host, config.allowed_hosts)
+    return Guard(outer, hosts=hosts, num_inputs=num_inputs, is_busy=lambda tab: num_waiting(blocks, tab) >= _MAX_EVENTS)
+
+
+def num_waiting(blocks: gr.Blocks, session: str) -> int:
+    """How many events of a tab wait in Gradio's queue."""
+    queues = [*blocks._queue.event_queue_per_concurrency_id.values()]
+    return sum(event.session_hash == session for queue in queues for event in [*queue.queue])
+
+
+class PageServer:
+    """Serves the page in a thread.
+
+    Args:
+        app: of `guarded`.
+        config: of the demo.
+        port: to listen on.
+    """
+
+    def __init__(self, app: Guard, config: DemoConfig, port: int) -> None:
+        is_proxied = bool(config.allowed_hosts)
+        settings = uvicorn.Config(
+            app,
+            host=config.host,
+            port=port,
+            http="h11",  # the one that bounds the head of a request
+            ws="none",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=is_proxied,
+            forwarded_allow_ips="127.0.0.1",
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            limit_concurrency=max(256, 8 * config.page.max_visitors),
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(settings)
+        self._thread = threading.Thread(target=self._server.run, name="avllm-demo-server", daemon=True)
+
+    def start(self) -> None:
+        """Returns when the page is served.
+
+        Raises:
+            ConfigError: the port was taken meanwhile.
+        """
+        self._thread.start()
+        end = time.monotonic() + _START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                raise ConfigError("the page could not be served; is the port free? name another with --port")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Ends it, also connections that are open."""
+        self._server.should_exit = True
+        self._thread.join(_END_SECONDS)
+
+
+class _Server(uvicorn.Server):
+    """Closes connections over which no request comes; uvicorn waits for the first one for ever."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._silent_since: dict[Any, float] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        """Is called by uvicorn ten times a second."""
+        if counter % _CHECK_TICKS == 0:
+            self.close_silent(time.monotonic())
+        return await super().on_tick(counter)
+
+    def close_silent(self, now: float) -> None:
+        """Closes the connections that have been waiting for the head of a request for too long."""
+        connections: set[Any] = set(self.server_state.connections)
+        silent = [one for one in connections if one.cycle is None or one.cycle.response_complete]
+        self._silent_since = {one: self._silent_since.get(one, now) for one in silent}
+        for connection, since in self._silent_since.items():
+            if now - since > _SILENT_SECONDS and connection.transport is not None:
+                connection.transport.abort()

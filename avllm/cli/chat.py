@@ -139,7 +139,7 @@ def _add_demo(commands) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a name under which the page may be called besides this machine's own, for a proxy; *.NAME for all below it",
+        help="further name under which the page may be called, for a proxy before it; *.NAME for all below it",
     )
     parser.add_argument("--options", nargs="*", default=[], metavar="A.B=C", help="overrides of the YAML")
 

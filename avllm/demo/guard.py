@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from avllm.demo import requests
@@ -78,8 +80,8 @@ class Guard:
             return
         if scope["type"] != "http":
             return
-        answer = _Answer(send, is_head=scope["method"] == "HEAD")
-        headers = Headers(scope=scope)
+        answer = scope["avllm.answer"] = _Answer(receive, send, is_head=scope["method"] == "HEAD")
+        receive, headers = answer.receive, Headers(scope=scope)
         try:
             self._check(scope, headers)
             self._name_sender(scope, headers, answer)
@@ -87,14 +89,11 @@ class Guard:
                 receive = _replayed(await self._event(receive, headers), receive)
             await self.app(_without_proxies(scope, self.hosts), receive, answer.send)
         except RefusedBody as refused:
-            await answer.begin_refusal(refused.status, refused.reason)
-            await linger(receive)
-            await answer.end()
+            await answer.refuse(refused.status, refused.reason)
         except Exception as error:
             log.error("the server of the page failed at %s: %s", scope["path"].split("=")[0], in_one_line(error))
             log.debug("as follows", exc_info=error)
-            await answer.begin_refusal(500, _FAULT)
-            await answer.end()
+            await answer.refuse(500, _FAULT)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         method, path = scope["method"], scope["path"]
@@ -136,17 +135,23 @@ class Guard:
 class _Answer:
     """Passes an answer on, with safe headers; one that is no success keeps its status alone."""
 
-    def __init__(self, send: Send, *, is_head: bool) -> None:
-        self._send, self._is_head = send, is_head
-        self._is_begun = self._is_refused = self._is_ended = False
+    def __init__(self, receive: Receive, send: Send, *, is_head: bool) -> None:
+        self._receive, self._send, self._is_head = receive, send, is_head
+        self._is_read = self._is_begun = self._is_refused = self._is_ended = False
         self.more_headers: list[tuple[bytes, bytes]] = []
+        self.reason = ""
+
+    async def receive(self) -> Message:
+        """Takes the place of the server's own `receive`."""
+        message = await self._receive()
+        self._is_read = not message.get("more_body", False)
+        return message
 
     async def send(self, message: Message) -> None:
         """Takes the place of the server's own `send`."""
         if message["type"] == "http.response.start":
             if message["status"] >= 400:
-                await self.begin_refusal(message["status"], _REASONS.get(message["status"], _FAULT))
-                await self.end()
+                await self.refuse(message["status"], self.reason or _REASONS.get(message["status"], _FAULT))
                 return
             self._is_begun = True
             await self._send({**message, "headers": [*_kept(message.get("headers", [])), *self._headers(message)]})
@@ -165,22 +170,27 @@ class _Answer:
             *self.more_headers,
         ]
 
-    async def begin_refusal(self, status: int, reason: str) -> None:
-        """Sends a reason of our own; the sender reads it while it still sends."""
-        if self._is_begun:
-            return
-        self._is_begun = self._is_refused = True
-        body = json.dumps({"error": reason, "detail": reason}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        start: Message = {"type": "http.response.start", "status": status, "headers": headers}
-        await self._send({**start, "headers": [*headers, *self._headers(start)]})
-        await self._send({"type": "http.response.body", "body": b"" if self._is_head else body, "more_body": True})
-
-    async def end(self) -> None:
-        """Ends an answer that is not ended yet."""
+    async def refuse(self, status: int, reason: str) -> None:
+        """Answers with a reason of our own, which the sender can read while it still sends; or ends what is begun."""
+        if not self._is_begun:
+            self._is_begun = self._is_refused = True
+            body = json.dumps({"error": reason, "detail": reason}).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            start: Message = {"type": "http.response.start", "status": status, "headers": headers}
+            await self._send({**start, "headers": [*headers, *self._headers(start)]})
+            await self._send({"type": "http.response.body", "body": b"" if self._is_head else body, "more_body": True})
+            if not self._is_read:
+                await linger(self._receive)
         if not self._is_ended:
             self._is_ended = True
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def tell_refusal(request: Request, error: Exception) -> Response:
+    """The answer of an application behind the guard to a body that it does not take."""
+    assert isinstance(error, RefusedBody)
+    request.scope["avllm.answer"].reason = error.reason
+    return Response(status_code=error.status)
 
 
 def _kept(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -10,10 +10,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from avllm.demo.config import DemoConfig
-from avllm.demo.guard import Guard
+from avllm.demo.guard import Guard, tell_refusal
 from avllm.demo.hosts import Hosts
 from avllm.demo.look import page_options
-from avllm.demo.receiving import Receiver
+from avllm.demo.receiving import Receiver, RefusedBody
 from avllm.demo.uploads import Uploads
 from avllm.errors import ConfigError
 
@@ -30,7 +30,8 @@ def guarded(blocks: gr.Blocks, uploads: Uploads, config: DemoConfig) -> Guard:
         routes=[
             Route("/gradio_api/upload", receiver.upload, methods=["POST"]),
             Route("/gradio_api/file={address:path}", receiver.file, methods=["GET"]),
-        ]
+        ],
+        exception_handlers={RefusedBody: tell_refusal},
     )
     blocks.state_session_capacity = 4 * config.page.max_visitors
     gr.mount_gradio_app(outer, blocks, path="/", **page_options())  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ OFFERED = (
 )
 _UPLOAD, _STREAM = "/gradio_api/upload", "/gradio_api/queue/data"
 _BODY_SECONDS = 10.0
-_MAX_HEADERS, _MAX_QUERY_BYTES = 64, 1024
+MAX_HEADER_BYTES, _MAX_HEADERS, _MAX_QUERY_BYTES = 16 * 2**10, 64, 1024
 # Gradio believes these about where the page is.
 _OF_PROXIES = (b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server", b"forwarded")
 _REASONS = {
@@ -97,7 +97,9 @@ class Guard:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         method, path = scope["method"], scope["path"]
-        if len(headers.raw) > _MAX_HEADERS or len(scope["query_string"]) > _MAX_QUERY_BYTES:
+        num_bytes = sum(len(name) + len(value) for name, value in headers.raw)
+        is_long = len(scope["query_string"]) > _MAX_QUERY_BYTES or len(path) > _MAX_QUERY_BYTES
+        if is_long or len(headers.raw) > _MAX_HEADERS or num_bytes > MAX_HEADER_BYTES:
             raise RefusedBody(431, _REASONS[431])
         refusal = self.hosts.refusal(method, path, headers)
         if refusal is not None:

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from avllm.demo.config import DemoConfig
-from avllm.demo.guard import Guard, tell_refusal
+from avllm.demo.guard import MAX_HEADER_BYTES, Guard, tell_refusal
 from avllm.demo.hosts import Hosts
 from avllm.demo.look import page_options
 from avllm.demo.receiving import Receiver, RefusedBody
@@ -18,7 +18,6 @@ from avllm.demo.uploads import Uploads
 from avllm.errors import ConfigError
 
 _SILENT_SECONDS, _CHECK_TICKS = 15.0, 10
-_MAX_HEADER_BYTES = 16 * 2**10
 _MAX_EVENTS = 4
 _START_SECONDS, _END_SECONDS = 30.0, 5.0
 
@@ -69,7 +68,7 @@ class PageServer:
             server_header=False,
             proxy_headers=is_proxied,
             forwarded_allow_ips="127.0.0.1",
-            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             limit_concurrency=max(256, 8 * config.page.max_visitors),
             timeout_graceful_shutdown=1,
         )

@@ -1,6 +1,7 @@
 """Clips and a configuration for the tests of the demo."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,28 @@ def server(example_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     options += ["models=[other]", f"page.votes={temp}/votes.jsonl"]
     with serving(python("-m", "tests.demo.fake", "PORT", str(example_folder), *options), temp) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def live(example_folder: Path) -> Iterator:
+    """The page over a model that needs no weights, served in this process, with short clocks and small limits."""
+    from tests.demo.live import quick, served
+
+    os.environ["GRADIO_HEARTBEAT_INTERVAL"] = "0.3"
+    config = load(DemoConfig, find_file("eval_configs", "nano_withaudio"), ["page.examples=null"])
+    config = quick(config, media={"max_upload_mb": 1, "max_sent_mb": 4, "max_sent_files": 6}, max_visitors=200)
+    with served(config) as live:
+        yield live
+
+
+@pytest.fixture
+def visit(live) -> Iterator:
+    """A visitor of it, without a browser."""
+    from tests.demo.live import Visit
+
+    visit = Visit(live.url)
+    yield visit
+    visit.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import traceback
 from importlib import metadata
 
 ABSENT = "absent"
+LONGEST_MESSAGE = 2000  # characters: a name or a text of megabytes is not told in whole
 # Which releases a report of a fault needs to be understood.
 NAMED = ("torch", "transformers", "av", "pillow")
 
@@ -35,6 +36,14 @@ class CheckpointError(AvllmError):
 
 class DataError(AvllmError):
     """A record of a data set is wrong; the message names file, line and key."""
+
+
+class DiskError(AvllmError):
+    """A file or folder cannot be written: no space, no rights, or something else is there; the message names it."""
+
+
+class InUse(AvllmError):
+    """Another process writes to the same place; the message says which one, and since when."""
 
 
 class NumericError(AvllmError):
@@ -80,7 +89,8 @@ def own_message(error: BaseException) -> str:
         rest = [line for line in lines[frames[-1] + 1 :] if line.strip() and not line.startswith((" ", "\t"))]
         _, _, message = "\n".join(rest).partition(": ")
         lines = (message or "\n".join(rest)).splitlines()
-    return " ".join(" ".join(lines).split())
+    text = " ".join(" ".join(lines).split())
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 4]} ..."
 
 
 def version(package: str) -> str:

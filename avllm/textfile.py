@@ -3,9 +3,12 @@
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from avllm.errors import DataError
 
+# In bytes. A line may hold a medium as data; what is longer is no line that someone wrote, and is not kept in memory.
+LONGEST_LINE = 256 * 2**20
 JSON_SPACE = " \t\r\n"  # what JSON calls white space; str.strip() would take separators that may stand in a text
 
 
@@ -31,23 +34,45 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         DataError: it cannot be read, or is not UTF-8; line and byte are named.
     """
     for number, line in byte_lines(path):
-        yield number, decoded(line, f"{path}, line {number}")
+        yield number, line_text(line, f"{path}, line {number}")
 
 
 def byte_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """As `json_lines`, not yet decoded: for those who keep a bad line to itself.
+    """As `json_lines`, but for `line_text`: for those who keep a bad line to itself. Of one too long the beginning.
 
     Raises:
         DataError: it cannot be read, or is UTF-16.
     """
     try:
         with Path(path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(_lines(file), start=1):
                 line = _without_mark(path, line) if number == 1 else line
                 if line.strip(JSON_SPACE.encode()):
                     yield number, line
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    while line := file.readline(LONGEST_LINE + 1):
+        yield line
+        while _is_cut(line):
+            line = file.readline(LONGEST_LINE + 1)
+
+
+def _is_cut(line: bytes) -> bool:
+    return len(line) > LONGEST_LINE and not line.endswith(b"\n")
+
+
+def line_text(line: bytes, where: str) -> str:
+    """A line of `byte_lines` as text.
+
+    Raises:
+        DataError: it is not UTF-8, or longer than a line may be.
+    """
+    if _is_cut(line):
+        raise DataError(f"{where}: is longer than {LONGEST_LINE} bytes; expected one entry on a line")
+    return decoded(line, where)
 
 
 def decoded(data: bytes, where: str, start: int = 0) -> str:

@@ -1,15 +1,18 @@
 """Many questions about many media, answered side by side, faults kept to their own."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
 
 from avllm.chat.assistant import Assistant, Request
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
-from avllm.errors import AvllmError, in_one_line
+from avllm.errors import AvllmError, OutOfMemory, in_one_line
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 def answer_each(
@@ -23,18 +26,35 @@ def answer_each(
         media: what `Assistant.perceive_request` gave for each.
         options: what `generate` of `transformers` takes.
     """
-    try:
-        return [*assistant.answers(requests, media=media, **options)]
-    except Exception as error:
-        if len(requests) == 1:
-            return [named_fault(error)]
+    replies = attempted(lambda: assistant.answers(requests, media=media, **options))
+    if not isinstance(replies, AvllmError):
+        return [*replies]
+    if len(requests) == 1:
+        return [replies]
     pairs = zip(requests, media, strict=True)
     return [reply for request, one in pairs for reply in answer_each(assistant, [request], [one], **options)]
 
 
-def named_fault(error: Exception) -> AvllmError:
-    """An exception as an error that a row can tell: one of ours as it is, any other as what it is, a fault of code."""
-    if isinstance(error, AvllmError):
-        return error
-    logger.debug("an unexpected exception", exc_info=error)
-    return AvllmError(in_one_line(error))
+def attempted(call: Callable[[], Result]) -> Result | AvllmError:
+    """What a call gives, or what is wrong with it: whatever it raises, but for an order to stop."""
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        return named_fault(error)
+
+
+def named_fault(error: BaseException) -> AvllmError:
+    """An exception as an error that a row can tell: one of ours as it is, any other as what it is, a fault of code.
+
+    It holds no frames any more, whose tensors would stay in memory beside the next question's.
+    """
+    found = error
+    if not isinstance(found, AvllmError):
+        logger.debug("an unexpected exception", exc_info=error)
+        found = AvllmError(in_one_line(error))
+    found.__traceback__ = found.__cause__ = found.__context__ = None
+    if isinstance(found, OutOfMemory) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return found

@@ -23,7 +23,7 @@ from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.checkpoints.load import load_model
 from avllm.errors import ConfigError
-from avllm.model import AvllmConfig, Turn
+from avllm.model import Turn
 from avllm.model.cache import CACHE, growing_cache
 from avllm.model.plan import Workload, out_of_memory_named
 from avllm.model.quirks import cut_prompt_from_left
@@ -195,9 +195,7 @@ class Assistant(Perceiver):
             dtype = self.model.dtype
             return Workload(dtype=dtype, batch=len(embeds), text_tokens=embeds.shape[1], new_tokens=new_tokens)
 
-        config = self.model.config
-        assert isinstance(config, AvllmConfig)
-        return out_of_memory_named(config, work, embeds.device)
+        return out_of_memory_named(self._config, work, embeds.device)
 
     def fits(self, num_tokens: int, options: Mapping[str, Any]) -> bool:
         """Whether a prompt of so many tokens and its answer fit into the decoder's context."""

@@ -12,8 +12,9 @@ from avllm.chat.asked import Asked, AudioMode, Look
 from avllm.chat.store import MediaStore, Perceived
 from avllm.errors import ConfigError, MediaError, NoAudioStream
 from avllm.media import content_key, resolve
-from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
+from avllm.model import AvllmConfig, AvllmForConditionalGeneration, AvllmProcessor, Loaded
 from avllm.model.options import VideoOptions, checked, for_kind, named, sampling_of
+from avllm.model.plan import Workload, out_of_memory_named
 from avllm.model.prompts import Kind, Medium
 
 SEEN: tuple[Kind, ...] = ("image", "video")
@@ -67,7 +68,8 @@ class Perceiver:
         started = time.perf_counter()
         loaded = self.processor.read(source, kind, **options)
         decoded = time.perf_counter()
-        tokens = self.model.branch_tokens(loaded.branch, [loaded.values.to(self.model.device)], None)
+        with out_of_memory_named(self._config, lambda: self._workload(loaded), self.model.device):
+            tokens = self.model.branch_tokens(loaded.branch, [loaded.values.to(self.model.device)], None)
         perceived = Perceived(
             key=key,
             medium=self.processor.medium(loaded),
@@ -78,6 +80,15 @@ class Perceiver:
         )
         self.store.put(perceived)
         return perceived
+
+    @property
+    def _config(self) -> AvllmConfig:
+        assert isinstance(self.model.config, AvllmConfig)
+        return self.model.config
+
+    def _workload(self, loaded: Loaded) -> Workload:
+        num_frames = len(loaded.values) if loaded.kind == "video" else None
+        return Workload(dtype=self.model.dtype, num_frames=num_frames)
 
     def perceive_all(self, **given: Any) -> list[Perceived]:
         """The media of one turn; a sound before or after its picture, as the prompt of the system has it.

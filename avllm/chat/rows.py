@@ -7,17 +7,18 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from avllm.chat.ahead import named_fault
+from avllm.chat.ahead import attempted
 from avllm.chat.assistant import Request
 from avllm.config import nearest
-from avllm.errors import AvllmError, DataError
+from avllm.errors import AvllmError, DataError, own_message
 from avllm.model.options import SYNONYMS, for_kind
 from avllm.model.prompts import Kind
-from avllm.textfile import byte_lines, decoded
+from avllm.textfile import byte_lines, line_text
 
 KINDS: tuple[Kind, ...] = ("video", "image", "audio")
 KEYS = ("id", *(field.name for field in fields(Request) if field.name != "limits"))
 WHOLE = ("num_frames", "max_frames", "max_new_tokens", "source_rate")
+LONGEST_SHOWN = 60  # characters of what a line holds that are told in an error
 SCHEMES = ("file:", "data:", "http:", "https:")
 
 
@@ -29,11 +30,13 @@ class Line:
         id: its name in the output: its id, or "line 7" where it has none that could name it.
         request: what is asked; None if the line is wrong.
         error: what is wrong with it.
+        repeats: whether it has the id of an earlier line.
     """
 
     id: str | int | float
     request: Request | None = None
     error: str = ""
+    repeats: bool = False
 
     @property
     def media(self) -> str:
@@ -59,30 +62,32 @@ def read_lines(source: Path, defaults: Mapping[str, Any], media_root: Path) -> l
     raw = [(number, _parsed(data)) for number, data in byte_lines(source)]
     numbers: dict[str | int | float, int] = {}
     lines: list[Line] = []
-    nameless: list[tuple[int, int, dict[str, Any], str]] = []  # place, number, row, fault
+    nameless: list[tuple[int, int, dict[str, Any], str, bool]] = []  # place, number, row, fault, whether it repeats
     for number, found in raw:
         row: dict[str, Any] = {} if isinstance(found, AvllmError) else found
-        name, fault = (None, str(found)) if isinstance(found, AvllmError) else _id_of(row)
-        if name is not None and name in numbers:
-            name, fault = None, f"id {name!r} is that of line {numbers[name]} too; make it unique"
-        if name is None:
-            nameless.append((len(lines), number, row, fault))
+        name, fault = (None, own_message(found)) if isinstance(found, AvllmError) else _id_of(row)
+        repeats = name is not None and name in numbers
+        if name is not None and repeats:
+            fault = f"id {_shown(name)} is that of line {numbers[name]} too; make it unique"
+        if name is None or repeats:
+            nameless.append((len(lines), number, row, fault, repeats))
             lines.append(Line(id=""))
             continue
         numbers[name] = number
         lines.append(_line(name, row, defaults, media_root))
-    for place, number, row, fault in nameless:
+    for place, number, row, fault, repeats in nameless:
         name = f"line {number}"
         while name in numbers:  # an id of another line may read so
             name += "'"
         numbers[name] = number
-        lines[place] = Line(id=name, error=fault) if fault else _line(name, row, defaults, media_root)
+        is_wrong = Line(id=name, error=fault, repeats=repeats)
+        lines[place] = is_wrong if fault else _line(name, row, defaults, media_root)
     return lines
 
 
 def _parsed(data: bytes) -> dict[str, Any] | AvllmError:
     try:
-        row = json.loads(decoded(data, "line"), object_pairs_hook=_unique)
+        row = json.loads(line_text(data, "line"), object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         return DataError(f"not JSON ({error.msg} at character {error.pos} of the line)")
     except AvllmError as error:
@@ -90,7 +95,7 @@ def _parsed(data: bytes) -> dict[str, Any] | AvllmError:
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets of thousands of levels
         return DataError(f"not JSON that can be read ({' '.join(str(error).split())})")
     if not isinstance(row, dict):
-        return DataError(f"expected an object with a question, got {json.dumps(row)[:60]}")
+        return DataError(f"expected an object with a question, got {_shown(row)}")
     return {key: value for key, value in row.items() if not _is_missing(value)}
 
 
@@ -100,6 +105,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise DataError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is written twice")
     return row
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value, as the line has it."""
+    try:
+        return json.dumps(value)[:LONGEST_SHOWN]
+    except (ValueError, RecursionError):  # brackets of nearly as many levels as can be read
+        return f"a {type(value).__name__}"
 
 
 def _is_missing(value: Any) -> bool:
@@ -113,22 +126,23 @@ def _id_of(row: Mapping[str, Any]) -> tuple[str | int | float | None, str]:
     if name is None:
         return None, ""
     if isinstance(name, bool) or not isinstance(name, str | int | float) or name in (math.inf, -math.inf):
-        return None, f"id: expected a text or a number, got {json.dumps(name)[:60]}"
+        return None, f"id: expected a text or a number, got {_shown(name)}"
     return name, ""
 
 
 def _line(name: str | int | float, row: Mapping[str, Any], defaults: Mapping[str, Any], media_root: Path) -> Line:
-    try:
-        return Line(id=name, request=_request(row, defaults, media_root))
-    except Exception as error:
-        return Line(id=name, error=" ".join(str(named_fault(error)).split()))
+    request = attempted(lambda: _request(row, defaults, media_root))
+    if isinstance(request, AvllmError):
+        return Line(id=name, error=own_message(request))
+    return Line(id=name, request=request)
 
 
 def _request(row: Mapping[str, Any], defaults: Mapping[str, Any], media_root: Path) -> Request:
     """Raises AvllmError when a key is unknown or its value is wrong, as far as the row tells."""
     for key in row:
         if key not in KEYS and key not in SYNONYMS:
-            raise DataError(f"unknown key {key}{nearest(key, KEYS)}; known are: {', '.join(KEYS)}")
+            shown = key if len(key) <= LONGEST_SHOWN else f"{key[:LONGEST_SHOWN]}..."
+            raise DataError(f"unknown key {shown}{nearest(shown, KEYS)}; known are: {', '.join(KEYS)}")
     given = {key: value for key, value in row.items() if key != "id"}
     for key in [key for key in given if key in SYNONYMS]:
         if SYNONYMS[key] in given:
@@ -179,5 +193,5 @@ def _rooted(value: Any, key: str, media_root: Path) -> str:
             f'[{{"type": "video", "video": FILE}}, ...], or a folder of frames as one'
         )
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{key}: expected a file, got {json.dumps(value)[:60]}")
+        raise DataError(f"{key}: expected a file, got {_shown(value)}")
     return value if value.startswith(SCHEMES) else str(media_root / value)

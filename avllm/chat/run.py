@@ -4,13 +4,15 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
-from avllm.chat.ahead import answer_each, named_fault
+from avllm.chat.ahead import answer_each, attempted
 from avllm.chat.asked import AudioMode, audio_mode_of
 from avllm.chat.assistant import Assistant, load
 from avllm.chat.generate_options import settled
@@ -18,10 +20,12 @@ from avllm.chat.reply import Reply
 from avllm.chat.rows import Line, read_lines
 from avllm.chat.store import Perceived
 from avllm.chat.threads import choose_threads
-from avllm.errors import AvllmError, ConfigError, DataError
+from avllm.durable import Appender, appending, lock_beside, locked, whole_lines
+from avllm.errors import AvllmError, ConfigError, DataError, own_message
 from avllm.media import read_ahead
 from avllm.model.options import VideoOptions, checked, named
 
+MAX_LISTED = 10
 READING = ("num_frames", "sampling", "fps", "max_frames", "start_s", "end_s")
 
 
@@ -34,17 +38,31 @@ class Summary:
         failed: those of them that are errors.
         skipped: rows that were there already.
         seconds: of work, without loading the model.
+        repeats: names in the output of the lines whose id an earlier line has; each of them is an error.
     """
 
     done: int
     failed: int
     skipped: int
     seconds: float
+    repeats: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rate = self.done / self.seconds if self.seconds else 0.0
         before = f", {self.skipped} were there already" if self.skipped else ""
         return f"{self.done} rows in {self.seconds:.1f} s ({rate:.2f} a second), {self.failed} errors{before}"
+
+    @property
+    def warning(self) -> str:
+        """Which lines were not answered as an earlier one has their id; nothing if there are none."""
+        if not self.repeats:
+            return ""
+        listed = ", ".join(f'"{name}"' for name in self.repeats[:MAX_LISTED])
+        more = f" and {len(self.repeats) - MAX_LISTED} more" if len(self.repeats) > MAX_LISTED else ""
+        return (
+            f"{len(self.repeats)} lines have the id of an earlier line and were not answered: their rows are {listed}"
+            f"{more}; make their ids unique, and go on with --resume"
+        )
 
 
 def run(
@@ -83,30 +101,58 @@ def run(
             has a medium with use for them; `seed` and what `generate` of `transformers` takes.
 
     Raises:
-        DataError: the input cannot be read, or `target` is there and `resume` is off.
+        DataError: the input cannot be read, `target` is there and `resume` is off, or it holds something else.
+        InUse: another process writes `target`; it is named, before anything is read.
+        DiskError: `target` cannot be written; the rows that are there are whole.
         ConfigError: an argument is wrong.
     """
     _require_positive(workers=workers, batch=batch)
     reading = named({name: options.pop(name) for name in READING if name in options})
     checked(VideoOptions, reading)
     settled(options)
-    lines = read_lines(Path(source), {"audio_mode": audio_mode_of(audio), **reading}, Path(media_root))
+    defaults = {"audio_mode": audio_mode_of(audio), **reading}
     target = Path(target)
-    written = _written(target, resume)
-    todo = [line for line in lines if line.id not in written]
-    assistant = assistant or load(model)
-    choose_threads(assistant.model)
-    if "video" in assistant.processor.branches:
-        assistant.processor.check_reading("video", **reading)
-    started, failed = time.perf_counter(), 0
-    with target.open("a", encoding="utf-8") as out, tqdm(total=len(todo), unit="row", disable=None) as bar:
-        for row in _rows(assistant, todo, workers, batch, options):
-            _append(out, row)
+    if target.exists() and os.path.exists(source) and os.path.samefile(source, target):
+        raise DataError(f"{target}: is the input itself; name another file for the answers")
+    with locked(lock_beside(target), target):
+        written = _written(target, resume)
+        lines = read_lines(Path(source), defaults, Path(media_root))
+        todo = [line for line in lines if line.id not in written]
+        with _opened(target) as out:
+            assistant = assistant or load(model)
+            choose_threads(assistant.model)
+            if "video" in assistant.processor.branches:
+                assistant.processor.check_reading("video", **reading)
+            started = time.perf_counter()
+            failed = _answer_all(_rows(assistant, todo, workers, batch, options), len(todo), out)
+            seconds = time.perf_counter() - started
+    repeats = tuple(str(line.id) for line in lines if line.repeats)
+    return Summary(done=len(todo), failed=failed, skipped=len(lines) - len(todo), seconds=seconds, repeats=repeats)
+
+
+def _answer_all(rows: Iterator[dict[str, Any]], count: int, out: Appender) -> int:
+    """Writes rows as they come; returns how many of them are errors."""
+    failed = 0
+    with tqdm(total=count, unit="row", disable=None) as bar:
+        for row in rows:
+            out.add([row])
             failed += "error" in row
             bar.update()
             bar.set_postfix(errors=failed, refresh=False)
-    skipped, seconds = len(lines) - len(todo), time.perf_counter() - started
-    return Summary(done=len(todo), failed=failed, skipped=skipped, seconds=seconds)
+    return failed
+
+
+@contextmanager
+def _opened(target: Path) -> Iterator[Appender]:
+    """The output, open before the model is loaded; a new one without a row goes if the work fails."""
+    is_new = not target.exists()
+    try:
+        with appending(target) as out:
+            yield out
+    except BaseException:
+        if is_new and target.exists() and not target.stat().st_size:
+            target.unlink()
+        raise
 
 
 def _require_positive(**counts: int) -> None:
@@ -116,42 +162,23 @@ def _require_positive(**counts: int) -> None:
 
 
 def _written(target: Path, resume: bool) -> set[str | int | float]:
-    """Ids of the rows that are there; a last row that was cut off by a kill is removed."""
-    if target.exists() and not resume:
-        raise DataError(f"{target} exists; go on with --resume, or name another file")
+    """Ids of the rows that are there."""
     if not target.exists():
         return set()
-    kept, names = 0, set()
-    data = target.read_bytes()
-    for text in data.splitlines(keepends=True):
+    if not target.is_file():
+        raise DataError(f"{target}: is no file; expected one for the answers, or a name that is free")
+    if not resume:
+        raise DataError(f"{target} exists; go on with --resume, or name another file")
+    names, start = set(), 0
+    for data in whole_lines(target):
         try:
-            row = json.loads(text)
-            name, _ = row["id"], row["error" if "error" in row else "answer"]
-        except (ValueError, KeyError, TypeError):
-            if kept + len(text) != len(data):
-                raise DataError(f"{target}: byte {kept} begins what is no row of a run; name another file") from None
-            break
-        if not text.endswith(b"\n"):
-            break
-        names.add(name)
-        kept += len(text)
-    if kept != len(data):
-        os.truncate(target, kept)
+            row = json.loads(data)
+            names.add(row["id"])
+            row["error" if "error" in row else "answer"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise DataError(f"{target}: byte {start} begins what is no row of a run; name another file") from None
+        start += len(data) + 1
     return names
-
-
-# Line ends to some readers, though not to JSON.
-_SEPARATORS = {ord(letter): f"\\u{ord(letter):04x}" for letter in "\x85\u2028\u2029"}
-
-
-def _append(out: TextIO, row: Mapping[str, Any]) -> None:
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False).translate(_SEPARATORS)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair in an id or a file's name
-        text = json.dumps(row)
-    out.write(text + "\n")
-    out.flush()
 
 
 def _rows(
@@ -160,19 +187,17 @@ def _rows(
     """A row for every line, those of one medium next to each other."""
     groups: dict[str, list[Line]] = {}
     for line in lines:
-        error = line.error or _fault_of(assistant, line, options)
-        if error:
-            yield {"id": line.id, "error": error}
+        media = DataError(line.error) if line.error else attempted(partial(_checked, assistant, line, options))
+        if isinstance(media, AvllmError):
+            yield _failed(line, media)
         else:
-            groups.setdefault(line.media, []).append(line)
+            groups.setdefault(media, []).append(line)
     ready: list[tuple[Line, list[Perceived]]] = []
 
-    def perceive(group: list[Line]) -> list[Perceived]:
-        assert group[0].request is not None
-        try:
-            return assistant.perceive_request(group[0].request)
-        except Exception as error:
-            raise named_fault(error) from error
+    def perceive(group: list[Line]) -> list[Perceived] | AvllmError:
+        request = group[0].request
+        assert request is not None
+        return attempted(lambda: assistant.perceive_request(request))
 
     for group, media in read_ahead(list(groups.values()), perceive, workers):
         if isinstance(media, AvllmError):
@@ -186,14 +211,15 @@ def _rows(
         yield from _answered(assistant, ready, options)
 
 
-def _fault_of(assistant: Assistant, line: Line, options: Mapping[str, Any]) -> str:
-    """What is wrong with a line, as far as it can be said before its media are opened."""
+def _checked(assistant: Assistant, line: Line, options: Mapping[str, Any]) -> str:
+    """What is looked at, of a line that can be answered as far as it can be said before its media are opened.
+
+    Raises:
+        AvllmError: it cannot.
+    """
     assert line.request is not None
-    try:
-        assistant.check_request(line.request, options.get("max_new_tokens"))
-    except Exception as error:
-        return " ".join(str(named_fault(error)).split())
-    return ""
+    assistant.check_request(line.request, options.get("max_new_tokens"))
+    return line.media
 
 
 def _answered(
@@ -212,4 +238,4 @@ def _row(line: Line, reply: Reply) -> dict[str, Any]:
 
 
 def _failed(line: Line, error: AvllmError) -> dict[str, Any]:
-    return {"id": line.id, "error": " ".join(str(error).split())}
+    return {"id": line.id, "error": own_message(error)}

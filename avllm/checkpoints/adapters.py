@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from avllm.checkpoints.reading import open_file
-from avllm.checkpoints.swap import written_whole
+from avllm.durable import written_whole
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration
 

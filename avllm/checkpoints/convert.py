@@ -17,9 +17,9 @@ from avllm.checkpoints.overlays import add_delta, merge_adapter
 from avllm.checkpoints.rename import rename
 from avllm.checkpoints.shards import SHARD_BYTES, Planned, write_shards
 from avllm.checkpoints.sources import Source, read_json, release
-from avllm.checkpoints.swap import written_whole
 from avllm.checkpoints.tokenizers import open_tokenizer
 from avllm.checkpoints.wrapped import open_given
+from avllm.durable import written_whole
 from avllm.errors import CheckpointError
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 

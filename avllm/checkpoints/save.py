@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avllm.checkpoints.load import _quiet
-from avllm.checkpoints.swap import written_whole
+from avllm.durable import written_whole
 from avllm.model import AvllmForConditionalGeneration, AvllmProcessor
 
 

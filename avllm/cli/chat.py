@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avllm.cli.common import command, positive
-from avllm.errors import DataError
+from avllm.errors import DataError, DiskError
 
 AUDIO = ("auto", "require", "off")
 
@@ -118,9 +118,17 @@ def _run(args: argparse.Namespace) -> int:
     try:
         summary = run(args.source, args.target, **options, **_reading(args), **_generation(args))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: avllm run {args.source} {args.target} --resume") from None
+        raise KeyboardInterrupt(f"stopped; go on with: {_again(args)}") from None
+    except DiskError as error:
+        raise DiskError(f"{error}; then go on with: {_again(args)}" if args.target.exists() else str(error)) from error
     print(summary)
+    if summary.warning:
+        print(f"avllm run: {summary.warning}", file=sys.stderr)
     return 0
+
+
+def _again(args: argparse.Namespace) -> str:
+    return f"avllm run {args.source} {args.target} --resume"
 
 
 def _add_demo(commands) -> None:

@@ -72,7 +72,7 @@ def _add_compare(commands) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from avllm.evaluation.log import write_whole
+    from avllm.durable import write_whole
     from avllm.evaluation.page import page, paired, run_names
     from avllm.evaluation.run import stored
 

@@ -16,8 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avllm.data.records import FilePart
+from avllm.durable import file_whole
+from avllm.errors import DiskError
 
-SHARDS, UNFINISHED = "shards", ".unfinished-"
+SHARDS = "shards"
 MAX_OPEN = 32  # shards, in each process that reads
 State = Literal["stored", "silent", "unreadable"]
 STATES: tuple[State, ...] = ("stored", "silent", "unreadable")
@@ -57,13 +59,12 @@ def write_shard(folder: Path, entries: Sequence[Entry], tensors: Mapping[str, Te
         tensors: content -> features.
     """
     name = digest(" ".join(entry.key for entry in entries))
-    unfinished = folder / SHARDS / f"{UNFINISHED}{name}-{os.getpid()}"
+    path = folder / SHARDS / f"{name}.safetensors"
     about = {"entries": json.dumps([asdict(entry) for entry in entries]), "written_s": repr(time.time())}
-    save_file(dict(tensors), unfinished, metadata=about)
-    unfinished.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for the owner alone
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())
-    return unfinished.replace(folder / SHARDS / f"{name}.safetensors")
+    with file_whole(path) as unfinished:
+        save_file(dict(tensors), unfinished, metadata=about)
+        unfinished.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for the owner alone
+    return path
 
 
 class ShardIndex:
@@ -180,13 +181,12 @@ def _open_index(folder: Path) -> tuple[list[str], np.ndarray]:
         if not index.size:
             return names, index
         try:
-            unfinished = folder / f"{UNFINISHED}{os.getpid()}.npy"
-            np.save(unfinished, index)
-            unfinished.replace(path)
+            with file_whole(path) as unfinished, unfinished.open("wb") as file:
+                np.save(file, index)
             for old in folder.glob("index-*.npy"):
                 if old != path:
                     old.unlink(missing_ok=True)
-        except OSError:  # a store that may only be read
+        except (OSError, DiskError):  # a store that may only be read
             return names, index
     return names, np.load(path, mmap_mode="r")
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avllm.config import to_plain
-from avllm.data.feature_shards import SHARDS, UNFINISHED, Entry, ShardIndex, digest, file_of, files_of, stamp_of
+from avllm.data.feature_shards import SHARDS, Entry, ShardIndex, digest, file_of, files_of, stamp_of
 from avllm.data.records import FilePart, Medium
+from avllm.durable import write_json
 from avllm.errors import ConfigError, DataError, MediaError, NoAudioStream
 from avllm.media import content_key
 from avllm.model import Branch
@@ -133,9 +133,7 @@ def begin(folder: Path, dtype: str, branches: Mapping[str, Any]) -> None:
             return
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
     manifest = {"format": FORMAT, "dtype": dtype, "branches": {**known, **branches}}
-    unfinished = folder / f"{UNFINISHED}{os.getpid()}"
-    unfinished.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_json(path, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

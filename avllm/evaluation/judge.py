@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from avllm.durable import Appender, appending
 from avllm.errors import ConfigError, DataError
 from avllm.evaluation.aspects import ASPECTS
 from avllm.evaluation.endpoint import Endpoint, Refused, Unreachable
-from avllm.evaluation.log import Appender, Row, appending, digest, whole_rows
+from avllm.evaluation.log import Row, digest, whole_rows
 from avllm.evaluation.verdict import messages, read, schema
 
 FILE = "judge.jsonl"

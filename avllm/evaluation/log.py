@@ -1,14 +1,13 @@
 """The log of a run: append-only JSON lines, a header and a row per sample; what a kill cut off is dropped."""
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from avllm.durable import Appender, appending, whole_lines
 from avllm.errors import DataError
 
 Row = dict[str, Any]
@@ -66,11 +65,11 @@ class Log:
         return found
 
     @contextmanager
-    def appending(self, header: Mapping[str, Any]) -> Iterator["Appender"]:
+    def appending(self, header: Mapping[str, Any]) -> Iterator[Appender]:
         """Opens this process's log for appending; a row that a kill cut off is removed first.
 
         Raises:
-            DataError: another process writes to it.
+            InUse: another process writes to it.
         """
         with appending(self.path) as appender:
             if not self.path.stat().st_size:
@@ -81,66 +80,18 @@ class Log:
         return sorted(self.folder.glob("log*.jsonl"))
 
 
-class Appender:
-    """Writes rows so that they are on disk when `add` returns."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-
-    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends rows."""
-        self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
-@contextmanager
-def appending(path: Path, *, wait: bool = False) -> Iterator[Appender]:
-    """Opens a file of rows for one process alone; a row that a kill cut off is removed first.
-
-    Args:
-        path: the file; made if it is not there.
-        wait: until another process has done with it.
-
-    Raises:
-        DataError: another process writes to it, and `wait` is off.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors=LONE) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(f"{path}: another run is writing to it; wait for it, or set out=DIR") from error
-        os.truncate(path, _whole_bytes(path))
-        yield Appender(file)
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content.encode(errors=LONE) if isinstance(content, str) else content)
-    beside.replace(path)
-
-
-def _whole_bytes(path: Path) -> int:
-    """Bytes up to the end of the last whole line."""
-    return path.read_bytes().rfind(b"\n") + 1
-
-
 def whole_rows(path: Path) -> Iterator[Row]:
     """Rows and headers of a file, without a last row that is not whole.
 
     Raises:
         DataError: a line is neither.
     """
-    data = path.read_bytes()[: _whole_bytes(path)]
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             row = json.loads(line)
             if not isinstance(row, dict) or not ({"run", "id"} & set(row)):
                 raise ValueError("neither a header nor a row")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}, line {number}: no row of a run ({error}); set out=DIR to another folder"
             ) from error

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from avllm.durable import write_whole
 from avllm.errors import DataError
 from avllm.evaluation.files import letter_index, read_csv
-from avllm.evaluation.log import write_whole
 from avllm.evaluation.sample import Sample
 
 _ROUND = 1_000_000  # the index of a question that is asked again is higher by a multiple of this

@@ -16,11 +16,12 @@ import avllm
 from avllm.chat.assistant import Assistant
 from avllm.checkpoints.load import find_model
 from avllm.config import to_plain
+from avllm.durable import write_whole
 from avllm.errors import AvllmError, DataError
 from avllm.evaluation import judge, submissions
 from avllm.evaluation.answering import answer, assistant_of, described, grouped, processor_of, require_possible, scored
 from avllm.evaluation.benchmark import Benchmark
-from avllm.evaluation.log import Log, Row, fingerprint, write_whole
+from avllm.evaluation.log import Log, Row, fingerprint
 from avllm.evaluation.page import page
 from avllm.evaluation.report import Report
 from avllm.evaluation.sample import Sample

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from avllm.data.annotations import read_entries
+from avllm.durable import write_whole
 from avllm.errors import DataError
 from avllm.evaluation.extraction import LETTERS
-from avllm.evaluation.log import write_whole
 from avllm.evaluation.metrics import normalise_vqa, tidy
 
 Rows = Sequence[Mapping[str, Any]]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from avllm.durable import lock_beside, locked
 from avllm.errors import DataError
-from avllm.evaluation.log import appending
 from avllm.evaluation.sample import Sample
 from avllm.nano.sample import TRUTH, sample
 
@@ -39,7 +39,8 @@ class NanoWorld:
         truth = folder / TRUTH
         if not truth.is_file():
             logger.info("making %d clips in %s", self.clips, folder)
-            with appending(folder.with_suffix(".lock"), wait=True):  # of several processes one makes them
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with locked(lock_beside(folder), folder, wait=True):  # of several processes one makes them
                 if not truth.is_file():
                     sample(folder, num_clips=self.clips, seed=self.seed)
         for number, line in enumerate(truth.read_text(encoding="utf-8").splitlines(), start=1):

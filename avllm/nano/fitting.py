@@ -4,10 +4,8 @@ import csv
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from avllm.durable import file_whole, write_whole
 from avllm.errors import NumericError
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,8 @@ def fit(
         if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
             state = {"step": step + 1, "rows": rows, "seconds": time.perf_counter() - start}
             state |= {"modules": modules.state_dict(), "optimiser": optimiser.state_dict()}
-            write_atomic(checkpoint, partial(torch.save, state))
+            with file_whole(checkpoint) as unfinished:
+                torch.save(state, unfinished)
             write_curve(out_dir, name, rows)
     modules.eval()
     return seconds
@@ -112,25 +112,15 @@ def _resume(
     return state["step"], state["rows"], state["seconds"]
 
 
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a file beside `path`, then puts it in place in one step: a reader never sees half a file."""
-    unfinished = path.with_name(f"{path.name}.partial")
-    write(unfinished)
-    os.replace(unfinished, path)
-
-
 def write_curve(out_dir: Path, name: str, rows: list[dict[str, float]]) -> None:
     """`NAME.csv` with every logged row and `NAME.png` with all terms over the steps."""
     if not rows:
         return
 
-    def write_rows(path: Path) -> None:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomic(out_dir / f"{name}.csv", write_rows)
+    with file_whole(out_dir / f"{name}.csv") as unfinished, unfinished.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
     # Slow to import, and needed only here.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -144,7 +134,8 @@ def write_curve(out_dir: Path, name: str, rows: list[dict[str, float]]) -> None:
     axes.set(title=name, xlabel="step", ylabel="loss", yscale="log")
     axes.legend(fontsize=7)
     figure.tight_layout()
-    write_atomic(out_dir / f"{name}.png", lambda path: figure.savefig(path, format="png"))
+    with file_whole(out_dir / f"{name}.png") as unfinished:
+        figure.savefig(unfinished, format="png")
 
 
 def write_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
@@ -154,17 +145,14 @@ def write_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
         for prefix, module in parts.items()
         for key, value in module.state_dict().items()
     }
-
-    def write(unfinished: Path) -> None:
+    with file_whole(path) as unfinished:
         save_file(weights, unfinished)
         unfinished.chmod(0o644)  # safetensors keeps files to their owner; these ship
-
-    write_atomic(path, write)
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     """Metrics as readable JSON."""
-    write_atomic(path, lambda unfinished: unfinished.write_text(json.dumps(metrics, indent=1) + "\n"))
+    write_whole(path, json.dumps(metrics, indent=1) + "\n")
 
 
 def start_wide(module: nn.Module) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from avllm.data.collate import IGNORED
 from avllm.data.records import Record
+from avllm.durable import file_whole
 from avllm.media import Sampling
 from avllm.model.prompts import Medium, Turn
 from avllm.nano.data import NanoAudio, NanoVideo
@@ -105,10 +106,8 @@ def stored(context: Any, name: str, module: nn.Module, options: tuple, make: Cal
         return load_file(path)
     found = {key: value.contiguous() for key, value in make().items()}
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(found, partial)
-        partial.replace(path)
+        with file_whole(path) as unfinished:
+            save_file(found, unfinished)
     return found
 
 

@@ -1,24 +1,18 @@
 """The state of a run on disk: written whole or not at all, the last good one is never lost."""
 
-import fcntl
-import json
-import os
-import platform
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from avllm.checkpoints.swap import sync, sync_folder
-from avllm.errors import CheckpointError, ConfigError
+from avllm.durable import UNFINISHED, disk_faults, sync, sync_folder
+from avllm.errors import CheckpointError
 
 TRAINABLE = "trainable.safetensors"
-PREFIX, UNFINISHED, IN_USE = "step-", ".unfinished-", ".in_use"
+PREFIX = "step-"
 
 
 def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int, also: Collection[Path] = ()) -> Path:
@@ -35,9 +29,14 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int, a
     unfinished = folder / f"{UNFINISHED}{target.name}"
     for left in folder.glob(f"{UNFINISHED}{PREFIX}*"):  # by a crash
         shutil.rmtree(left)
-    unfinished.mkdir(parents=True)
-    fill(unfinished)
-    sync(unfinished)
+    try:
+        with disk_faults(target):
+            unfinished.mkdir(parents=True)
+            fill(unfinished)
+            sync(unfinished)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     if target.exists():  # the same step again, after a resume: the same state
         shutil.rmtree(unfinished)
     else:
@@ -49,40 +48,6 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], *, keep: int, a
         old.rename(doomed)
         shutil.rmtree(doomed)
     return target
-
-
-@contextmanager
-def in_use(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of an output folder for the time of a block; with the process the hold on it ends as well.
-
-    Raises:
-        ConfigError: another process trains into it.
-    """
-    if int(os.environ.get("RANK", 0)):  # process 0 of torchrun holds it for all
-        yield
-        return
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / IN_USE
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            # Of this process alone: its readers, which outlive it for seconds after kill -9, must not hold it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise ConfigError(
-                f"output: process {file.read().strip() or '?'} trains into {folder} right now; wait for its end, or "
-                f"give another folder (output=...)"
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {platform.node()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            if is_new and not any(folder.iterdir()):
-                folder.rmdir()
 
 
 def stored(folder: Path) -> list[Path]:
@@ -98,21 +63,6 @@ def folder_of(folder: Path, step: int) -> Path:
 def step_of(checkpoint: Path) -> int:
     """Steps done in a stored state."""
     return int(checkpoint.name.removeprefix(PREFIX))
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all."""
-    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
-def replace_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Writes JSON whole or not at all."""
-    replace_text(path, json.dumps(data, indent=2) + "\n")
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:

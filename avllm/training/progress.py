@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from avllm.training.checkpoint import replace_text
+from avllm.durable import append_line, file_whole, write_whole
 
 logger = logging.getLogger(__name__)
 HELD_OUT = "held_out_loss"
@@ -40,7 +40,7 @@ class CsvLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         rows = [row for row in read_log(self.path) if row["step"] <= self.start] if self.start else []
-        replace_text(self.path, _csv(rows, header=True))
+        write_whole(self.path, _csv(rows, header=True))
         self._last = (time.monotonic(), state.global_step)
         # None: no bar when the output is no terminal; the rows of the log say the same.
         self._bar = tqdm(
@@ -78,8 +78,7 @@ class CsvLog(TrainerCallback):
         logger.info("%s, loss %.4f, %s samples/s, %s left", place, row["loss"], row["samples_per_second"], left)
 
     def _write(self, row: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_csv([row]))
+        append_line(self.path, _csv([row]).removesuffix("\n"))
 
     def close(self) -> None:
         """Ends the bar."""
@@ -126,7 +125,8 @@ def draw_curve(log: Path, picture: Path, *, title: str) -> bool:
     rate.set_ylabel("learning rate", color="#c77b30")
     rate.set_ylim(bottom=0)
     loss.legend(loc="upper right")
-    figure.savefig(picture, dpi=110)
+    with file_whole(picture) as unfinished:
+        figure.savefig(unfinished, dpi=110, format=picture.suffix[1:])
     return True
 
 

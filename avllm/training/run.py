@@ -13,10 +13,10 @@ from torch import nn
 
 from avllm.checkpoints.adapters import ADAPTER, save_adapter
 from avllm.checkpoints.load import base_name
-from avllm.checkpoints.swap import sync, sync_folder
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.data.grouping import Outlines
 from avllm.data.ready import require_ready
+from avllm.durable import UNFINISHED, in_use, sync, sync_folder, write_json, write_whole
 from avllm.errors import ConfigError
 from avllm.extras import require
 from avllm.model.four_bits import keep_own_weights
@@ -63,7 +63,7 @@ def train(
     settings, plain = read_stage(stage, overrides, datasets={**DATASETS, **(datasets or {})})
     require("train", "accelerate", *(["peft"] if settings.adapter else []), purpose="training")
     folder = Path(settings.output)
-    with checkpoint.in_use(folder):
+    with in_use(folder):
         return _train(settings, plain, folder, resume=resume)
 
 
@@ -78,7 +78,7 @@ def _train(settings: Stage, plain: Mapping[str, Any], folder: Path, *, resume: b
         trainer = build_trainer(settings, model, processor, folder, resume_from=newest)
         if trainer.is_world_process_zero():
             folder.mkdir(parents=True, exist_ok=True)
-            checkpoint.replace_text(folder / "stage.yaml", yaml.safe_dump(plain, sort_keys=False))
+            write_whole(folder / "stage.yaml", yaml.safe_dump(plain, sort_keys=False))
         run_to_end(trainer, newest)
         weights = trainer.trained_weights() if trainer.is_sharded else {}
     finally:
@@ -177,7 +177,7 @@ def export(
 ) -> None:
     """Writes the complete model, or the adapter, into the output folder, each file whole, `training.json` last."""
     folder = trainer.folder
-    unfinished = folder / f"{checkpoint.UNFINISHED}export"
+    unfinished = folder / f"{UNFINISHED}export"
     shutil.rmtree(unfinished, ignore_errors=True)
     if adapted is None:
         save_system(model, processor, unfinished)
@@ -209,7 +209,7 @@ def export(
             "stopped_early": trainer.watch.is_over,
             "unreadable": trainer.watch.num_unreadable,
         }
-    checkpoint.replace_json(folder / RECORD, record)
+    write_json(folder / RECORD, record)
     sync_folder(folder)
 
 

@@ -17,6 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from avllm.data.collate import IGNORED
 from avllm.data.mixture import Mixture, Order
+from avllm.durable import UNFINISHED, write_json
 from avllm.errors import DataError, NumericError
 from avllm.training import checkpoint
 from avllm.training.held_out import Standing, Watch
@@ -220,7 +221,7 @@ class StageTrainer(Trainer):
         optimizer = whole_state(self.optimizer, keep=self.args.should_save) if self.is_sharded else None
         if self.args.world_size > 1:
             # Each process has its own random state; process 0 writes them all, so that a checkpoint is one rename.
-            folder = self.checkpoints / f"{checkpoint.UNFINISHED}random"
+            folder = self.checkpoints / f"{UNFINISHED}random"
             folder.mkdir(parents=True, exist_ok=True)
             self._save_rng_state(str(folder))
             self.accelerator.wait_for_everyone()
@@ -242,7 +243,7 @@ class StageTrainer(Trainer):
             torch.save(optimizer, folder / "optimizer.pt")  # in place of this process's share
         self._save_scaler(str(folder))
         if self.args.world_size > 1:
-            for path in (self.checkpoints / f"{checkpoint.UNFINISHED}random").iterdir():
+            for path in (self.checkpoints / f"{UNFINISHED}random").iterdir():
                 path.rename(folder / path.name)
         else:
             self._save_rng_state(str(folder))
@@ -255,7 +256,7 @@ class StageTrainer(Trainer):
         }
         if self.watch is not None:
             position["held_out"] = self.watch.standing.to_dict()
-        checkpoint.replace_json(folder / POSITION, position)
+        write_json(folder / POSITION, position)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self.is_sharded:  # those were loaded before they were cut

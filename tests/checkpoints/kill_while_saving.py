@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from avllm.checkpoints import adapters, swap
+from avllm.checkpoints import adapters
 from avllm.checkpoints.load import load_model
 from avllm.checkpoints.save import save_model
+from avllm.durable import whole
 from tests.training.media_system import save_media_system
 
 # Steps that change what is on the disk, of which Python tells before they are taken.
@@ -75,7 +76,7 @@ def main(what: str, root: Path) -> None:
         shutil.copytree(target, root / str(version))
     known = {"old": content(root / "0"), "new": content(root / "1")}
     shutil.copytree(target, where / "other")
-    if not swap._exchange(where / "other", target):
+    if not whole._exchange(where / "other", target):
         print(json.dumps("cannot swap"))
         return
     while True:

@@ -19,7 +19,7 @@ from avllm.checkpoints.convert import convert
 from avllm.checkpoints.families import equal_in_keys
 from avllm.checkpoints.inspect import inspect
 from avllm.cli import main
-from avllm.errors import CheckpointError
+from avllm.errors import CheckpointError, DiskError
 from avllm.model import System
 from tests.checkpoints.published import LAYOUTS, Layout
 from tests.checkpoints.test_reading import evil_zip
@@ -248,7 +248,7 @@ def test_an_interrupted_conversion_leaves_nothing(stop: BaseException, written, 
         if done > total // 2:
             raise stop
 
-    with pytest.raises((KeyboardInterrupt, OSError)):
+    with pytest.raises((KeyboardInterrupt, DiskError)):
         convert(written("videollama2_mistral").sources, tmp_path / "out", progress=progress)
 
     assert list(tmp_path.iterdir()) == []

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from avllm.data import Medium
-from avllm.data.feature_shards import SHARDS, UNFINISHED, ShardIndex
+from avllm.data.feature_shards import SHARDS, ShardIndex
 from avllm.data.feature_work import Extractor, Item
 from avllm.data.features import FeatureStore, Reading, begin, describe, fingerprint, require_equal
 from avllm.data.records import FilePart
+from avllm.durable import UNFINISHED
 from avllm.errors import ConfigError, DataError, MediaError, NoAudioStream, NumericError
 from avllm.model import AvllmProcessor
 from tests.media.make import clip

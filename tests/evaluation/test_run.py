@@ -5,12 +5,13 @@ import random
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from avllm.cli import main
-from avllm.errors import DataError
+from avllm.errors import DataError, InUse
 from avllm.evaluation import run
 from avllm.evaluation.log import Log
 from avllm.evaluation.run import evaluate, plan, rescore, stored
@@ -59,7 +60,7 @@ def test_cut_anywhere_a_log_goes_on_without_loss_or_repetition(tmp_path):
     places = random.Random(0).sample(range(len(data)), 20)
     for place in [0, len(data) - 1, *places]:
         log.write_bytes(data[:place])
-        kept = max(data[:place].count(b"\n") - 1, 0)
+        kept = max(data[: place + 1].count(b"\n") - 1, 0)  # a row that lacks only its end is whole
         assistant = FakeAssistant()
 
         report = evaluate(benchmark(tmp_path), resume=True, assistant=assistant)
@@ -204,8 +205,10 @@ def test_a_run_is_not_mixed_with_another(tmp_path):
         evaluate(benchmark(tmp_path), assistant=FakeAssistant())
     with pytest.raises(DataError, match="holds a run with another max_new_tokens"):
         evaluate(benchmark(tmp_path, max_new_tokens=7), resume=True, assistant=FakeAssistant())
-    with Log(tmp_path / "out").appending({}), pytest.raises(DataError, match="another run is writing"):
-        evaluate(benchmark(tmp_path), resume=True, assistant=FakeAssistant())
+    with Log(tmp_path / "out").appending({}), ThreadPoolExecutor() as other:
+        failed = other.submit(evaluate, benchmark(tmp_path), resume=True, assistant=FakeAssistant()).exception()
+    assert isinstance(failed, InUse)
+    assert "log.jsonl: another thread of this process writes it right now" in str(failed)
 
 
 def test_a_plan_touches_nothing(tmp_path):

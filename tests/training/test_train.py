@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from avllm.data import Order
-from avllm.errors import ConfigError, DataError, MediaError, NumericError
+from avllm.errors import ConfigError, DataError, InUse, MediaError, NumericError
 from avllm.model.modeling import AvllmForConditionalGeneration
 from avllm.training import train
 from avllm.training.progress import read_log
@@ -154,7 +154,7 @@ def test_a_used_output_folder_needs_resume(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from avllm.training.checkpoint import in_use
+from avllm.durable import in_use
 with in_use(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -166,7 +166,7 @@ def test_two_runs_do_not_share_an_output_folder(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(ConfigError, match=f"output: process {other.pid} on .* trains into .*out right now"):
+        with pytest.raises(InUse, match=f"out: process {other.pid} on .* writes it right now"):
             train(stage, resume=True, datasets=DATASETS)
         other.kill()
 

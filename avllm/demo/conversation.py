@@ -19,12 +19,13 @@ from avllm.demo.told import INSIDE, is_out_of_memory, line_for_visitor, log_faul
 from avllm.demo.uploads import Uploads, link_or_copy, shown_name, too_large
 from avllm.demo.visitors import Asked, Visitor, Visitors
 from avllm.demo.votes import Votes
-from avllm.errors import MediaError
+from avllm.errors import DiskError, MediaError
 
 log = logging.getLogger(__name__)
 _WARN = "⚠ "
 _BUSY = "another file of yours is still being read; wait for it, then add this one"
 _TURN_SECONDS = 0.2
+_MAX_VOTES = 200  # of one visitor; a file of votes must not fill the disk
 _VOTES = {True: "up", False: "down"}
 
 
@@ -165,10 +166,16 @@ class Conversations:
         before = [asked for asked in visitor.asked if asked.first_message < message]
         if self.votes is None or not before or message >= len(visitor.messages):
             return
+        visitor.num_votes += 1
+        if visitor.num_votes > _MAX_VOTES:
+            return
         asked, answer = before[-1], visitor.messages[message]
         if answer["role"] == "assistant":
             vote = _VOTES.get(liked, "none") if isinstance(liked, bool) else "none"
-            self.votes.add(vote, model=asked.model, question=asked.question, answer=answer["content"])
+            try:
+                self.votes.add(vote, model=asked.model, question=asked.question, answer=answer["content"])
+            except DiskError as error:
+                log.error("a vote was not stored: %s", error)
 
     def accept(self, visitor: Visitor, question: str) -> bool:
         """Puts a question into the conversation if it can be answered now; else says in the chat what is missing."""

@@ -5,7 +5,7 @@ import re
 import traceback
 from collections.abc import Iterable
 
-from avllm.errors import AvllmError, CheckpointError, NumericError, OutOfMemory
+from avllm.errors import AvllmError, CheckpointError, DiskError, NumericError, OutOfMemory
 
 INSIDE = "Something went wrong inside, and not with your file; the log of the demo says what. Try again."
 NO_MEMORY = (
@@ -27,7 +27,7 @@ def line_for_visitor(error: BaseException) -> str | None:
     """An error as one line for the visitor; None when it is no fault of the file or the question."""
     if is_out_of_memory(error):
         return NO_MEMORY
-    if isinstance(error, AvllmError) and not isinstance(error, CheckpointError | NumericError):
+    if isinstance(error, AvllmError) and not isinstance(error, CheckpointError | DiskError | NumericError):
         return without_secrets(" ".join(str(error).split()))
     return None
 

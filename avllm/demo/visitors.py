@@ -92,6 +92,7 @@ class Visitor:
     asked: list[Asked] = field(default_factory=list)
     pending: Asked | None = None
     num_files: int = 0
+    num_votes: int = 0
     loading: Any = field(default_factory=threading.Lock)
     last_seen: float = field(default_factory=time.monotonic)
     closed_at: float | None = None

@@ -325,6 +325,31 @@ def test_votes_are_written_without_file_names_or_not_at_all(conversations, files
     assert set(written[0]) == {"time", "vote", "model", "question", "answer"}
 
 
+def test_a_visitor_cannot_fill_the_file_of_votes(conversations, files, tmp_path):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    ask(conversations, visitor, "What?")
+    conversations.votes = Votes(tmp_path / "votes.jsonl")
+    for _ in range(300):
+        conversations.vote(visitor, 1, True)
+
+    assert len((tmp_path / "votes.jsonl").read_text().splitlines()) == 200
+
+
+def test_a_vote_that_cannot_be_stored_is_one_line_in_the_log(conversations, files, tmp_path, caplog):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    ask(conversations, visitor, "a private question")
+    conversations.votes = Votes(tmp_path / "votes.jsonl")
+    (tmp_path / "votes.jsonl").unlink()
+    (tmp_path / "votes.jsonl").mkdir()
+    conversations.vote(visitor, 1, True)
+
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("a vote was not stored: ")
+    assert "private" not in caplog.text
+
+
 def test_examples_bring_their_questions(conversations, files):
     visitor = conversations.visitor("one")
     example = SimpleNamespace(path=files["clip"], title="A clip", questions=("Which?",))

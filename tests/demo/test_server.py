@@ -1,4 +1,5 @@
 import io
+import json
 import socket
 
 import pytest
@@ -48,6 +49,19 @@ def test_an_unknown_yaml_or_model_is_an_error_before_anything_starts():
 def test_votes_need_a_file_that_can_be_written(tmp_path):
     with pytest.raises(ConfigError, match=r"page.votes: .* cannot be written"):
         Votes(tmp_path / "nowhere" / "votes.jsonl")
+
+
+def test_a_vote_begins_a_line_of_its_own_also_after_a_cut_one(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    path.write_text('{"vote": "up", "question": "cut o')
+    votes = Votes(path)
+    votes.add("up", question="Why\u2028?", answer="half \ud83d a pair", number=float("nan"))
+    votes.add("down")
+
+    cut, *whole = path.read_text().splitlines()
+    assert cut.endswith("cut o")
+    assert [json.loads(line)["vote"] for line in whole] == ["up", "down"]
+    assert json.loads(whole[0])["number"] is None
 
 
 def test_the_console_takes_model_text_literally():

@@ -153,7 +153,8 @@ class _Answer:
         """Takes the place of the server's own `send`."""
         if message["type"] == "http.response.start":
             if message["status"] >= 400:
-                await self.refuse(message["status"], self.reason or _REASONS.get(message["status"], _FAULT))
+                status = 503 if self.reason and message["status"] == 500 else message["status"]
+                await self.refuse(status, self.reason or _REASONS.get(status, _FAULT))
                 return
             self._is_begun = True
             await self._send({**message, "headers": [*_kept(message.get("headers", [])), *self._headers(message)]})

@@ -209,6 +209,8 @@ class Page:
         try:
             return self.conversations.visitor(request.session_hash, scope.get("avllm.sender", ""))
         except Refused as error:
+            if "avllm.answer" in scope:  # of an event that does not wait: this is its answer
+                scope["avllm.answer"].reason = str(error)
             raise gr.Error(str(error), print_exception=False) from error
 
     def _shown(self, visitor: Visitor) -> tuple[Any, ...]:

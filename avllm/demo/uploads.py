@@ -235,8 +235,9 @@ class Uploads:
             raise OverQuota(too_large(more_bytes, quota.file_bytes))
         own = [incoming.num_bytes for incoming in self._sent.values() if incoming.sender == sender]
         if len(own) + more_files > quota.sent_files or sum(own) + more_bytes > quota.sent_bytes:
+            num_own = len(own) - 1 + more_files  # without the one that is refused
             raise OverQuota(
-                f"you have sent {len(own)} files that are in no chat yet ({_mb(sum(own))}), at most {quota.sent_files} "
+                f"you have sent {num_own} files that are in no chat yet ({_mb(sum(own))}), at most {quota.sent_files} "
                 f"and {_mb(quota.sent_bytes)} are kept; use them, or wait {quota.keep_seconds:.0f} s"
             )
         num_bytes, num_files = self.used()

@@ -63,6 +63,7 @@ class Visit:
             for part, name in event["targets"]:
                 self.events[f"{ids.get(part)} {name}"] = (event["id"], part, len(event["inputs"]))
         self.inputs = {event["id"]: event["inputs"] for event in page["dependencies"]}
+        self.queued = {event["id"]: event["queue"] is not False for event in page["dependencies"]}
         self.values = {part["id"]: part["props"].get("value") for part in page["components"]}
         self.answers = [event["id"] for event in page["dependencies"] if event["targets"][0][1] == "then"]
 
@@ -80,13 +81,17 @@ class Visit:
             "trigger_id": part,
         }
 
+    def send(self, route: str, body: dict[str, Any]) -> httpx.Response:
+        headers = {"content-type": "application/json"}
+        return self.http.post(f"/gradio_api/{route}", content=json.dumps(body), headers=headers)
+
     def run(self, event: str, data: list[Any] | None = None, event_data: Any = None) -> httpx.Response:
         """An event that does not wait."""
-        return self.http.post("/gradio_api/run/predict", json=self.body(event, data, event_data))
+        return self.send("run/predict", self.body(event, data, event_data))
 
     def queue(self, event: str | int, data: list[Any] | None = None, event_data: Any = None) -> dict[str, Any]:
         """An event that waits for its turn, and the last thing that is said of it."""
-        joined = self.http.post("/gradio_api/queue/join", json=self.body(event, data, event_data))
+        joined = self.send("queue/join", self.body(event, data, event_data))
         if joined.status_code != 200:
             return {"refused": joined.status_code, **joined.json()}
         return self.follow()[-1]

@@ -6,10 +6,11 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
+from typing import Protocol
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -58,6 +59,18 @@ _REASONS = {
 _FAULT = "something went wrong inside; the log of the demo says what"
 
 
+class Tabs(Protocol):
+    """What waits in the queue of the page."""
+
+    def is_busy(self, tab: str) -> bool:
+        """Whether a tab has as many events waiting as it may."""
+        ...
+
+    def is_awaited(self, tab: str) -> bool:
+        """Whether a tab has asked for something that it is still told of."""
+        ...
+
+
 class Guard:
     """Checks each request and rewrites each refusal.
 
@@ -65,13 +78,11 @@ class Guard:
         app: what answers.
         hosts: under which names the page may be called.
         num_inputs: by the number of each event of the page, how many values come with it.
-        is_busy: whether a tab has as many events waiting as it may.
+        tabs: what waits for whom.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, hosts: Hosts, num_inputs: Mapping[int, int], is_busy: Callable[[str], bool]
-    ) -> None:
-        self.app, self.hosts, self.num_inputs, self.is_busy = app, hosts, num_inputs, is_busy
+    def __init__(self, app: ASGIApp, *, hosts: Hosts, num_inputs: Mapping[int, int], tabs: Tabs) -> None:
+        self.app, self.hosts, self.num_inputs, self.tabs = app, hosts, num_inputs, tabs
         self._secret = secrets.token_bytes(32)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,6 +120,8 @@ class Guard:
             raise RefusedBody(404, _REASONS[403])
         if method not in methods[0]:
             raise RefusedBody(405, _REASONS[405])
+        if path == _STREAM and not self.tabs.is_awaited(QueryParams(scope["query_string"]).get("session_hash", "")):
+            raise RefusedBody(404, _REASONS[404])
 
     async def _event(self, receive: Receive, headers: Headers) -> bytes:
         body = await read_body(receive, headers, requests.MAX_BYTES, _BODY_SECONDS)
@@ -116,7 +129,7 @@ class Guard:
             event = requests.checked(body, self.num_inputs)
         except requests.BadRequest as error:
             raise RefusedBody(400, str(error)) from error
-        if self.is_busy(json.loads(event)["session_hash"]):
+        if self.tabs.is_busy(json.loads(event)["session_hash"]):
             raise RefusedBody(429, _REASONS[429])
         return event
 

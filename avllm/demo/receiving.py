@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import time
-from collections import Counter
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -18,14 +17,12 @@ from avllm.demo.uploads import PLAYABLE, OverQuota, Uploads
 
 _MAX_PARTS, _MAX_HEADER_BYTES, _MAX_FORM_BYTES = 4, 4096, 8192
 _CHUNK_SECONDS, _TOTAL_SECONDS, _LINGER_SECONDS = 20.0, 900.0, 2.0
-_MAX_AT_ONCE = 16
 NO_FORM = "expected one file in a form; add it on the page"
 SLOW_FILE = "the file came too slowly; check the connection and send it again"
 CUT_OFF = "the file did not arrive whole; send it again"
 SLOW_REQUEST = "the request came too slowly; check the connection and try again"
 LARGE_REQUEST = "the request is larger than the page would send; shorten the text"
 NOT_STORED = "the demo cannot store files right now; try again later"
-TOO_MANY = "you are sending too many files at once; send them one after the other"
 
 
 class RefusedBody(Exception):
@@ -45,7 +42,6 @@ class Receiver:
 
     def __init__(self, uploads: Uploads) -> None:
         self.uploads = uploads
-        self._under_way: Counter[str] = Counter()
 
     async def upload(self, request: Request) -> Response:
         """Takes one file out of a form and answers with the list of the one name under which it is known.
@@ -55,14 +51,7 @@ class Receiver:
         """
         sender = sender_of(request)
         try:
-            if self._under_way[sender] >= _MAX_AT_ONCE:
-                raise RefusedBody(429, TOO_MANY)
-            self._under_way[sender] += 1
-            try:
-                token = await self._receive(request, sender)
-            finally:
-                self._under_way[sender] -= 1
-                self._under_way += Counter()
+            token = await self._receive(request, sender)
         except RefusedBody as refused:
             self.uploads.note_refusal(sender, refused.reason)
             raise

@@ -36,13 +36,23 @@ def guarded(blocks: gr.Blocks, uploads: Uploads, config: DemoConfig) -> Guard:
     gr.mount_gradio_app(outer, blocks, path="/", **page_options())  # type: ignore[arg-type]
     num_inputs = {number: len(function.inputs) for number, function in blocks.fns.items()}
     hosts = Hosts(config.host, config.allowed_hosts)
-    return Guard(outer, hosts=hosts, num_inputs=num_inputs, is_busy=lambda tab: num_waiting(blocks, tab) >= _MAX_EVENTS)
+    return Guard(outer, hosts=hosts, num_inputs=num_inputs, tabs=_Waiting(blocks))
 
 
-def num_waiting(blocks: gr.Blocks, session: str) -> int:
-    """How many events of a tab wait in Gradio's queue."""
-    queues = [*blocks._queue.event_queue_per_concurrency_id.values()]
-    return sum(event.session_hash == session for queue in queues for event in [*queue.queue])
+class _Waiting:
+    """What waits in Gradio's queue."""
+
+    def __init__(self, blocks: gr.Blocks) -> None:
+        self._blocks = blocks
+
+    def is_busy(self, tab: str) -> bool:
+        """Whether a tab has as many events waiting as it may."""
+        queues = [*self._blocks._queue.event_queue_per_concurrency_id.values()]
+        return sum(event.session_hash == tab for queue in queues for event in [*queue.queue]) >= _MAX_EVENTS
+
+    def is_awaited(self, tab: str) -> bool:
+        """Whether a tab has asked for something that it is still told of."""
+        return tab in self._blocks._queue.pending_messages_per_session
 
 
 class PageServer:

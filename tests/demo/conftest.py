@@ -1,7 +1,6 @@
 """Clips and a configuration for the tests of the demo."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +61,6 @@ def live(example_folder: Path) -> Iterator:
     """The page over a model that needs no weights, served in this process, with short clocks and small limits."""
     from tests.demo.live import quick, served
 
-    os.environ["GRADIO_HEARTBEAT_INTERVAL"] = "0.3"
     config = load(DemoConfig, find_file("eval_configs", "nano_withaudio"), ["page.examples=null"])
     config = quick(config, media={"max_upload_mb": 1, "max_sent_mb": 4, "max_sent_files": 6}, max_visitors=200)
     with served(config) as live:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import logging
+import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +19,9 @@ from avllm.demo.uploads import Uploads
 from avllm.demo.votes import Votes
 from tests.demo.fake import FakeModel
 
+for name in ("httpx", "httpcore", "asyncio"):
+    logging.getLogger(name).setLevel(logging.WARNING)  # what the tests themselves say is no log of the demo
+
 
 @contextlib.contextmanager
 def served(config: DemoConfig, model: Any = None) -> Iterator[SimpleNamespace]:
@@ -24,6 +29,7 @@ def served(config: DemoConfig, model: Any = None) -> Iterator[SimpleNamespace]:
     from avllm.demo.page import Page
     from avllm.demo.web import PageServer, guarded
 
+    os.environ["GRADIO_HEARTBEAT_INTERVAL"] = "0.3"  # a tab that is closed is missed soon
     uploads = Uploads(quota_of(config.media))
     models = {config.model: model or FakeModel(config)}
     votes = Votes(config.page.votes) if config.page.votes is not None else None

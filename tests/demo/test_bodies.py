@@ -268,7 +268,7 @@ def test_one_visitor_too_many_is_told_to_come_later(config, files):
 
 
 def test_a_visitor_has_only_so_many_events_waiting(live, visit, monkeypatch):
-    monkeypatch.setattr(live.guard, "is_busy", lambda session: session == visit.session)
+    monkeypatch.setattr(live.guard.tabs, "is_busy", lambda tab: tab == visit.session)
     body = visit.body("av-file refused", [], {})
 
     assert visit.http.post("/gradio_api/queue/join", json=body).status_code == 429

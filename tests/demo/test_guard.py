@@ -3,6 +3,7 @@
 import re
 import socket
 from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -34,7 +35,7 @@ ROWS = {
     ("GET", "/gradio_api/startup-events"): 200,
     ("GET", "/gradio_api/app_id"): 200,
     ("GET", "/gradio_api/info"): 200,
-    ("GET", "/gradio_api/queue/data"): 422,
+    ("GET", "/gradio_api/queue/data"): 404,
     ("GET", "/gradio_api/heartbeat/{session_hash}"): 200,
     ("GET", "/gradio_api/file={address:path}"): 404,
     ("POST", "/gradio_api/upload"): 400,
@@ -92,6 +93,16 @@ def test_s03_no_refusal_of_any_route_tells_of_the_machine(live, http):
         if status >= 400:
             assert not TELLS.search(body), (method, path, body)
             assert len(body.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("session", ["unknown", "../x", "a b", "\0", "x" * 500, "<script>"])
+def test_s03_a_session_that_is_none_is_told_nothing(http, session, caplog, capfd):
+    for path in ("/gradio_api/queue/data", f"/gradio_api/heartbeat/{quote(session)}/x", "/gradio_api/call/x/unknown"):
+        with http.stream("GET", path, params={"session_hash": session}) as reply:
+            said = b"".join(reply.iter_raw())
+        assert not TELLS.search(said)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECTX"])

@@ -185,7 +185,7 @@ class Conversations:
         if visitor.medium is None:
             visitor.say("assistant", "Pick an example or add a file first, then ask about it.")
             return False
-        if len(visitor.asked) >= self.config.page.max_turns:
+        if len(visitor.asked) >= self.config.page.max_turns or visitor.is_full:
             visitor.say("assistant", f"This conversation has {len(visitor.asked)} questions; Clear starts a new one.")
             return False
         self._end_answer(visitor)

@@ -71,6 +71,10 @@ class FairMedia:
         served = next((waiting for waiting, owner in self._waiting if self._busy[owner] < self._share), None)
         return bool(self._idle) and served is ticket
 
+    def start(self) -> None:
+        """Starts the decoder that is taken first, ahead of its first file."""
+        self._idle[-1].start()
+
     def close(self) -> None:
         """Ends the decoders."""
         for door in self._doors:

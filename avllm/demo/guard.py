@@ -60,10 +60,14 @@ _FAULT = "something went wrong inside; the log of the demo says what"
 
 
 class Tabs(Protocol):
-    """What waits in the queue of the page."""
+    """Who is on the page, and what waits for them."""
+
+    def refusal(self, tab: str) -> str | None:
+        """Why a tab that is new is not let in."""
+        ...
 
     def is_busy(self, tab: str) -> bool:
-        """Whether a tab has as many events waiting as it may."""
+        """Whether as much waits for a tab as may."""
         ...
 
     def is_awaited(self, tab: str) -> bool:
@@ -78,7 +82,7 @@ class Guard:
         app: what answers.
         hosts: under which names the page may be called.
         num_inputs: by the number of each event of the page, how many values come with it.
-        tabs: what waits for whom.
+        tabs: who is on the page, and what waits for them.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Hosts, num_inputs: Mapping[int, int], tabs: Tabs) -> None:
@@ -129,7 +133,11 @@ class Guard:
             event = requests.checked(body, self.num_inputs)
         except requests.BadRequest as error:
             raise RefusedBody(400, str(error)) from error
-        if self.tabs.is_busy(json.loads(event)["session_hash"]):
+        tab = json.loads(event)["session_hash"]
+        refusal = self.tabs.refusal(tab)
+        if refusal is not None:
+            raise RefusedBody(503, refusal)
+        if self.tabs.is_busy(tab):
             raise RefusedBody(429, _REASONS[429])
         return event
 

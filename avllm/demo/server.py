@@ -94,7 +94,7 @@ def serve_page(
         posters = tuple(
             replace(example, poster=conversations.model.inspect(example.path, "").poster) for example in examples
         )
-        page = PageServer(guarded(Page(conversations, posters).build(), uploads, config), config, port)
+        page = PageServer(guarded(Page(conversations, posters).build(), conversations), config, port)
         page.start()
         conversations.visitors.start_sweeping()
         console.print(f"avllm demo: http://{_shown_host(config.host)}:{port}  (Ctrl-C ends it)")

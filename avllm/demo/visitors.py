@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from avllm.errors import AvllmError
 log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 20.0
 _ACTIVE_SECONDS = 60.0
+MAX_MESSAGES = 300
 _TURNS = threading.Lock()
 FULL = "the demo has as many visitors as it takes; try again in a few minutes"
 
@@ -114,8 +116,15 @@ class Visitor:
             self.pending.end()
 
     def say(self, role: str, text: str) -> None:
-        """Adds a message."""
+        """Adds a message; where there are as many as are kept, in place of the last."""
+        if self.is_full and self.pending is None:
+            self.messages.pop()
         self.messages.append({"role": role, "content": text})
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the chat has as many messages as are kept."""
+        return len(self.messages) >= MAX_MESSAGES
 
 
 class Visitors:
@@ -127,6 +136,7 @@ class Visitors:
         self._visitors: dict[str, Visitor] = {}
         self._lock = threading.Lock()
         self._end = threading.Event()
+        self.on_sweep: list[Callable[[frozenset[str]], None]] = []
 
     def get(self, key: str | None, sender: str = "") -> Visitor:
         """The visitor of a tab; a new one on its first visit.
@@ -147,6 +157,17 @@ class Visitors:
         if idlest is not None:
             self._drop(idlest)
         return visitor
+
+    def refusal(self, key: str) -> str | None:
+        """Why a tab would not be let in; None for one that is known or would be."""
+        with self._lock:
+            if key in self._visitors or len(self._visitors) < self._config.max_visitors:
+                return None
+            try:
+                self._idlest()
+            except Refused as error:
+                return str(error)
+        return None
 
     def _idlest(self) -> str:
         """The tab that goes when another comes: one that was closed, else the one idle longest, if it is idle."""
@@ -178,6 +199,8 @@ class Visitors:
         for key in gone:
             self._drop(key)
         self._uploads.sweep()
+        for forget in self.on_sweep:
+            forget(frozenset(self._visitors))
 
     def start_sweeping(self) -> None:
         """Sweeps now and then, in a thread, until `close`."""

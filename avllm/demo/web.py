@@ -10,21 +10,22 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from avllm.demo.config import DemoConfig
+from avllm.demo.conversation import Conversations
 from avllm.demo.guard import MAX_HEADER_BYTES, Guard, tell_refusal
 from avllm.demo.hosts import Hosts
 from avllm.demo.look import page_options
 from avllm.demo.receiving import Receiver, RefusedBody
-from avllm.demo.uploads import Uploads
+from avllm.demo.visitors import Visitors
 from avllm.errors import ConfigError
 
 _SILENT_SECONDS, _CHECK_TICKS = 15.0, 10
-_MAX_EVENTS = 4
+_MAX_EVENTS, _MAX_UNREAD = 4, 1000
 _START_SECONDS, _END_SECONDS = 30.0, 5.0
 
 
-def guarded(blocks: gr.Blocks, uploads: Uploads, config: DemoConfig) -> Guard:
+def guarded(blocks: gr.Blocks, conversations: Conversations) -> Guard:
     """The whole server of the page as one ASGI application; the routes are those of its `app`."""
-    receiver = Receiver(uploads)
+    config, receiver = conversations.config, Receiver(conversations.uploads)
     outer = Starlette(
         routes=[
             Route("/gradio_api/upload", receiver.upload, methods=["POST"]),
@@ -36,23 +37,41 @@ def guarded(blocks: gr.Blocks, uploads: Uploads, config: DemoConfig) -> Guard:
     gr.mount_gradio_app(outer, blocks, path="/", **page_options())  # type: ignore[arg-type]
     num_inputs = {number: len(function.inputs) for number, function in blocks.fns.items()}
     hosts = Hosts(config.host, config.allowed_hosts)
-    return Guard(outer, hosts=hosts, num_inputs=num_inputs, tabs=_Waiting(blocks))
+    return Guard(outer, hosts=hosts, num_inputs=num_inputs, tabs=_Tabs(blocks, conversations.visitors))
 
 
-class _Waiting:
-    """What waits in Gradio's queue."""
+class _Tabs:
+    """Who is on the page, and what waits for them in Gradio's queue."""
 
-    def __init__(self, blocks: gr.Blocks) -> None:
-        self._blocks = blocks
+    def __init__(self, blocks: gr.Blocks, visitors: Visitors) -> None:
+        self._blocks, self._visitors = blocks, visitors
+        self._unknown: set[str] = set()
+        visitors.on_sweep.append(self._forget)
+
+    def refusal(self, tab: str) -> str | None:
+        """Why a tab that is new is not let in."""
+        return self._visitors.refusal(tab)
 
     def is_busy(self, tab: str) -> bool:
-        """Whether a tab has as many events waiting as it may."""
-        queues = [*self._blocks._queue.event_queue_per_concurrency_id.values()]
-        return sum(event.session_hash == tab for queue in queues for event in [*queue.queue]) >= _MAX_EVENTS
+        """Whether as much waits for a tab as may: events that it has sent, or answers that it does not read."""
+        queue = self._blocks._queue
+        waiting = [event for one in [*queue.event_queue_per_concurrency_id.values()] for event in [*one.queue]]
+        unread = queue.pending_messages_per_session.get(tab)
+        num_unread = unread.qsize() if unread is not None else 0
+        return sum(event.session_hash == tab for event in waiting) >= _MAX_EVENTS or num_unread > _MAX_UNREAD
 
     def is_awaited(self, tab: str) -> bool:
         """Whether a tab has asked for something that it is still told of."""
         return tab in self._blocks._queue.pending_messages_per_session
+
+    def _forget(self, known: frozenset[str]) -> None:
+        """Forgets answers that nobody has read and whose tab is gone, which Gradio keeps for ever."""
+        queue = self._blocks._queue
+        unknown = {*queue.pending_messages_per_session} - known
+        for tab in unknown & self._unknown:  # not one that came a moment ago
+            queue.pending_messages_per_session.pop(tab, None)
+            queue.pending_event_ids_session.pop(tab, None)
+        self._unknown = unknown
 
 
 class PageServer:

@@ -35,7 +35,7 @@ def served(config: DemoConfig, model: Any = None) -> Iterator[SimpleNamespace]:
     votes = Votes(config.page.votes) if config.page.votes is not None else None
     conversations = Conversations(models, config, uploads, votes)
     blocks = Page(conversations, ()).build()
-    guard = guarded(blocks, uploads, config)
+    guard = guarded(blocks, conversations)
     port = free_port(config.host, None)
     server = PageServer(guard, config, port)
     server.start()

@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from avllm.demo import guard, receiving
+from avllm.demo import guard, receiving, web
 from avllm.demo.requests import MAX_BYTES, NO_SESSION, NOT_JSON, NOT_OF_THE_PAGE, BadRequest, checked
 from tests.demo.live import Visit, chat_of, quick, served
 from tests.demo.test_guard import TELLS
@@ -260,11 +260,29 @@ def test_one_visitor_too_many_is_told_to_come_later(config, files):
         waited = visits[2].queue("av-file refused", [], {})
 
         told = "the demo has as many visitors as it takes; try again in a few minutes"
-        assert waited["output"]["error"] == told
+        assert (waited["refused"], waited["error"]) == (503, told)
         assert (refused.status_code, refused.json()["error"]) == (503, told)
         assert visits[0].run("av-question submit", ["Still?"]).status_code == 200
         for visit in visits:
             visit.close()
+
+
+def test_answers_that_nobody_reads_are_bounded_and_forgotten(config, monkeypatch):
+    monkeypatch.setattr(web, "_MAX_UNREAD", 9)
+    with served(quick(config, keep_closed_seconds=0.0)) as live:
+        visit = Visit(live.url)
+        unread = live.blocks._queue.pending_messages_per_session
+        for _ in range(20):
+            reply = visit.send("queue/join", visit.body("av-file refused", [], {}))
+            wait_for(lambda: len(live.blocks._queue) == 0)
+            if reply.status_code == 429:
+                break
+        assert reply.status_code == 429
+        assert unread[visit.session].qsize() < 20
+
+        live.conversations.visitors.leave(visit.session)
+        wait_for(lambda: visit.session not in unread)
+        visit.close()
 
 
 def test_a_visitor_has_only_so_many_events_waiting(live, visit, monkeypatch):

@@ -325,6 +325,19 @@ def test_votes_are_written_without_file_names_or_not_at_all(conversations, files
     assert set(written[0]) == {"time", "vote", "model", "question", "answer"}
 
 
+def test_a_chat_does_not_grow_for_ever(conversations, files):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    for _ in range(400):
+        conversations.refuse_upload(visitor, 0, "failed")
+
+    assert len(visitor.messages) == 300
+    assert not conversations.accept(visitor, "What?")
+    assert "Clear starts a new one" in visitor.messages[-1]["content"]
+    conversations.clear(visitor)
+    assert ask(conversations, visitor, "What?").startswith("clip.mp4, question 1: What?")
+
+
 def test_a_visitor_cannot_fill_the_file_of_votes(conversations, files, tmp_path):
     visitor = conversations.visitor("one")
     send(conversations, visitor, files["clip"])

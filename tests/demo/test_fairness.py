@@ -33,6 +33,9 @@ class Decoder:
     probe = open_image = open_audio = open_video
     Sampling = SimpleNamespace
 
+    def start(self):
+        self.reading.append("started")
+
     def close(self):
         self.reading.append("closed")
 
@@ -118,8 +121,9 @@ def test_a_wait_has_an_end(media, started):
 
 def test_what_decodes_nothing_needs_no_decoder(media):
     assert media.Sampling is SimpleNamespace
+    media.start()
     media.close()
-    assert Decoder.reading == ["closed"] * 3
+    assert Decoder.reading == ["started", *["closed"] * 3]
 
 
 class Reading(FakeModel):

@@ -7,7 +7,7 @@ from avllm.errors import AvllmError, in_one_line
 # Names as they are imported. Those that another one of its extra brings along need not be asked for.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("accelerate", "peft", "matplotlib"),
-    "demo": ("gradio", "starlette"),
+    "demo": ("gradio", "starlette", "uvicorn", "python_multipart"),
     "eval": ("httpx", "openpyxl", "pyarrow", "sacrebleu"),
     "quant": ("bitsandbytes",),
     "ray": ("ray",),

@@ -13,11 +13,12 @@ from avllm.extras import EXTRAS, MissingPackage, missing, require
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "avllm" / "nano" / "examples" / "rocket.mp4"
-IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "protobuf": "google"}
+IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "protobuf": "google", "python-multipart": "python_multipart"}
 # Read by transformers where it opens a tokenizer; without them it fails there.
 NOT_IMPORTED_BY_US = {"sentencepiece", "google"}
 # Modules that only what they are for imports: the page of the demo, and lmms-eval, which is no dependency.
-OWN_MODULES = {"gradio": "avllm/demo/", "starlette": "avllm/demo/", "lmms_eval": "avllm/evaluation/lmms_"}
+_OF_THE_DEMO = ("gradio", "starlette", "uvicorn", "python_multipart")
+OWN_MODULES = {**dict.fromkeys(_OF_THE_DEMO, "avllm/demo/"), "lmms_eval": "avllm/evaluation/lmms_"}
 
 
 def _names(requirements):

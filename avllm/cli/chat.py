@@ -145,13 +145,27 @@ def _add_demo(commands) -> None:
     parser.add_argument("--model", default=None, help="a name or a folder, in place of the YAML's")
     parser.add_argument("--host", default=None, help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=None, help="port (default: 7860 or the next free one)")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="further name under which the page may be called, for a proxy before it; *.NAME for all below it",
+    )
     parser.add_argument("--options", nargs="*", default=[], metavar="A.B=C", help="overrides of the YAML")
 
 
 def _demo(args: argparse.Namespace) -> int:
     from avllm.demo import serve
 
-    return serve(args.cfg_path, model=args.model, host=args.host, port=args.port, overrides=args.options)
+    return serve(
+        args.cfg_path,
+        model=args.model,
+        host=args.host,
+        port=args.port,
+        allowed_hosts=args.allow_host,
+        overrides=args.options,
+    )
 
 
 def _add_probe(commands) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avllm.demo.hosts import is_host_pattern
+
 AudioMode = Literal["auto", "require", "off"]
 
 
@@ -18,6 +20,9 @@ class MediaConfig:
         max_seconds: longest video or sound that is read.
         max_upload_mb: largest file that is taken, in MiB.
         decode_seconds: wall clock for reading one file; it is read in a process of its own.
+        max_sent_mb, max_sent_files: what one visitor may have sent that is in no chat yet.
+        max_all_mb, max_all_files: all files of all visitors together.
+        keep_sent_seconds: a file that was sent and that no chat took by then is removed.
     """
 
     branches: tuple[Literal["video", "audio"], ...] = ("video", "audio")
@@ -27,6 +32,11 @@ class MediaConfig:
     max_seconds: float = 600.0
     max_upload_mb: int = 64
     decode_seconds: float = 60.0
+    max_sent_mb: int = 512
+    max_sent_files: int = 128
+    max_all_mb: int = 8192
+    max_all_files: int = 2000
+    keep_sent_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         if "video" not in self.branches:
@@ -34,6 +44,10 @@ class MediaConfig:
         if "audio" not in self.branches and self.audio != "off":
             raise ValueError(f'audio: got {self.audio}, but branches has no audio; write audio: "off"')
         _require_positive(self, "frames", "max_frames", "max_seconds", "max_upload_mb", "decode_seconds")
+        _require_positive(self, "max_sent_mb", "max_sent_files", "max_all_mb", "max_all_files", "keep_sent_seconds")
+        if max(self.max_upload_mb, self.max_sent_mb) > self.max_all_mb or self.max_upload_mb > self.max_sent_mb:
+            given = f"{self.max_upload_mb}, {self.max_sent_mb} and {self.max_all_mb}"
+            raise ValueError(f"expected max_upload_mb <= max_sent_mb <= max_all_mb, got {given}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +102,8 @@ class PageConfig:
         max_turns: questions per conversation; then Clear starts a new one.
         max_concurrent: answers written at the same time; more wait in a queue.
         max_waiting: length of that queue.
-        max_visitors: open pages kept; above it the one that was idle longest is closed.
+        max_visitors: open pages kept; above it the one that was idle longest is closed, or if none is idle, who comes
+            is asked to try later.
         idle_minutes: a page that asks nothing for so long is closed and its files are removed.
         keep_closed_seconds: how long the files of a closed tab stay, in case its connection comes back.
     """
@@ -124,6 +139,8 @@ class DemoConfig:
         system: text in place of the system text of the model's prompt; None keeps that.
         host: address to listen on; the default is reachable from this machine alone.
         port: None takes 7860 or the next free one.
+        allowed_hosts: names under which the page may be called besides this machine's own, for a proxy before it;
+            `*.example.org` stands for all below example.org.
     """
 
     model: str
@@ -134,8 +151,12 @@ class DemoConfig:
     page: PageConfig = field(default_factory=PageConfig)
     host: str = "127.0.0.1"
     port: int | None = None
+    allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in self.allowed_hosts:
+            if not is_host_pattern(name):
+                raise ValueError(f"allowed_hosts: got {name!r}, expected a name such as demo.example.org, without port")
         if self.port is not None and not 0 < self.port < 65536:
             raise ValueError(f"port: expected 1..65535, got {self.port}")
 

@@ -13,6 +13,7 @@ from avllm.checkpoints.hub import may_be_on_hub
 from avllm.checkpoints.load import SHIPPED
 from avllm.demo.config import DemoConfig
 from avllm.demo.evidence import Evidence, Shown, Sound, mel_pictures, readable_timings
+from avllm.demo.fairness import FairMedia
 from avllm.demo.reading import Kind, Medium, fit, loudness, to_jpeg
 from avllm.demo.settings import Settings
 from avllm.errors import CheckpointError, ConfigError, MediaError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from avllm.chat import Assistant, Session
 
 POSTER_SIDE, THUMB_SIDE, NUM_BARS = 640, 240, 150
+NUM_DECODERS = 4
 
 
 class _StopWhen(StoppingCriteria):
@@ -41,7 +43,7 @@ class DemoModel:
 
     Args:
         assistant: who answers.
-        door: `avllm.media.IsolatedMedia`, or the module `avllm.media` itself.
+        door: `FairMedia` over `avllm.media.IsolatedMedia`, or the module `avllm.media` itself.
         config: of the demo.
     """
 
@@ -60,8 +62,13 @@ class DemoModel:
         limits = Limits(file_bytes=config.media.max_upload_mb * 2**20, seconds=config.media.max_seconds)
         for name in (config.model, *config.models):
             _require_folder(name)
-        door = IsolatedMedia(seconds=config.media.decode_seconds, limits=limits, num_workers=config.page.max_concurrent)
-        door.start()  # while the models are loaded
+        seconds = config.media.decode_seconds
+        door = FairMedia(
+            lambda: IsolatedMedia(seconds=seconds, limits=limits, num_workers=1),
+            num_decoders=max(NUM_DECODERS, config.page.max_concurrent + 1),
+            wait_seconds=2 * seconds,
+        )
+        door.start()  # the first of them, while the models are loaded
         return {name: cls._load(name, door, config) for name in dict.fromkeys((config.model, *config.models))}
 
     @classmethod
@@ -154,15 +161,28 @@ class DemoModel:
         """
         session.system = settings.system
         criteria = StoppingCriteriaList([_StopWhen(stop)] if stop is not None else [])
-        parts = [self._part(medium, settings) for medium in media]
         yield from session.stream(
-            question,
-            media=parts,
-            audio_mode="off" if settings.streams == "only" else settings.streams,
-            num_frames=settings.frames if any(part["type"] == "video" for part in parts) else None,
-            stopping_criteria=criteria,
-            **settings.generation(),
+            question, **self._given(settings, media), stopping_criteria=criteria, **settings.generation()
         )
+
+    def read_ahead(self, settings: Settings, media: Sequence[Medium]) -> None:
+        """Decodes and encodes files as `stream` is about to, which then finds it done.
+
+        Raises:
+            AvllmError: as `stream`, of the media.
+        """
+        if media:
+            given = self._given(settings, media)
+            self.assistant.perceive_all(**{name: value for name, value in given.items() if value is not None})
+
+    def _given(self, settings: Settings, media: Sequence[Medium]) -> dict[str, Any]:
+        """Files and how they are read, as `Session.ask` takes them."""
+        parts = [self._part(medium, settings) for medium in media]
+        return {
+            "media": parts,
+            "audio_mode": "off" if settings.streams == "only" else settings.streams,
+            "num_frames": settings.frames if any(part["type"] == "video" for part in parts) else None,
+        }
 
     def _part(self, medium: Medium, settings: Settings) -> Mapping[str, Any]:
         """A file as a content part."""

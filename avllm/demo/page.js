@@ -14,7 +14,7 @@ const send = async (file) => {
   try {
     const { path } = await upload(file);
     busy("Reading…");
-    trigger("uploaded", { path: path, name: file.name });
+    trigger("uploaded", { sent: path, name: file.name });
   } catch (error) {
     busy("");
     trigger("refused", { reason: "failed", bytes: file.size });

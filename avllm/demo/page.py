@@ -10,7 +10,7 @@ from avllm.demo.controls import Controls, new_media
 from avllm.demo.conversation import Conversations
 from avllm.demo.examples import Example
 from avllm.demo.settings import Settings
-from avllm.demo.visitors import Visitor
+from avllm.demo.visitors import Refused, Visitor
 
 _CLICKED_CARD = """element.addEventListener("click", (event) => {
   const card = event.target.closest(".av-card");
@@ -20,6 +20,8 @@ _CLICKED_CHIP = """element.addEventListener("click", (event) => {
   const chip = event.target.closest(".av-chip");
   if (chip) trigger("asked", { question: chip.textContent });
 });"""
+# Files that are read, and answers that wait for their turn: each holds a thread of the server.
+_MAX_LOADS, _MAX_PREPARED = 12, 8
 _VOTES_NOTE = "A thumb stores the question and the answer with your vote; nothing else is stored."
 _EMPTY_CHAT = "### Ask about what is seen and heard\nPick an example or add a file, then ask."
 
@@ -35,7 +37,7 @@ class Page:
     def build(self) -> gr.Blocks:
         """The page, not yet served."""
         config = self.config
-        with gr.Blocks(title=config.page.title, analytics_enabled=False, delete_cache=(600, 86_400)) as blocks:
+        with gr.Blocks(title=config.page.title, analytics_enabled=False) as blocks:
             _html(panels.header(config.page.title, config.page.note), elem_id="av-header")
             with gr.Row(elem_id="av-columns", equal_height=False):
                 with gr.Column(elem_id="av-left", min_width=280):
@@ -89,14 +91,15 @@ class Page:
     def _connect(self, blocks: gr.Blocks) -> None:
         shown = [self.file, self.chat, self.chips, self.evidence]
         asking = [self.question, self.chat, self.file]
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        # What comes is in the visitor's hands; it is checked here, as Gradio would take some of it for a fault.
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
         for event, handler, given in (
             (self.file.uploaded, self._on_upload, [self.new_media]),
             (self.file.refused, self._on_refusal, None),
             (self.file.removed, self._on_remove, None),
             (self.cards.picked, self._on_pick, [self.new_media]),
         ):
-            event(handler, given, shown, concurrency_limit=4, **quiet)
+            event(handler, given, shown, concurrency_limit=_MAX_LOADS, **quiet)
         for accepted in (
             self.question.submit(self._on_question, [self.question], asking, queue=False, **quiet),
             self.chips.asked(self._on_chip, None, asking, queue=False, **quiet),
@@ -107,7 +110,7 @@ class Page:
                 self._answer,
                 list(self.controls.inputs().values()),
                 [self.question, self.chat, self.evidence],
-                concurrency_limit=self.config.page.max_concurrent,
+                concurrency_limit=self.config.page.max_concurrent + _MAX_PREPARED,
                 concurrency_id="answers",
                 **quiet,
             )
@@ -121,53 +124,55 @@ class Page:
     # What follows is called by Gradio; `request` tells the tabs apart.
 
     def _on_upload(self, new_media: str, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        visitor, adds = self.conversations.visitor(request.session_hash), new_media == "add"
-        self.conversations.load_upload(visitor, str(_field(event, "path")), str(_field(event, "name")), adds=adds)
+        visitor, adds = self._visitor(request), new_media == "add"
+        sent, name = _field(event, "sent"), _field(event, "name")
+        self.conversations.load_upload(visitor, str(sent), name if isinstance(name, str) else "", adds=adds)
         return self._shown(visitor)
 
     def _on_refusal(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        visitor = self.conversations.visitor(request.session_hash)
+        visitor = self._visitor(request)
         num_bytes = _field(event, "bytes")
         reason = str(_field(event, "reason"))
-        self.conversations.refuse_upload(visitor, num_bytes if isinstance(num_bytes, int) else 0, reason)
+        self.conversations.refuse_upload(visitor, num_bytes if type(num_bytes) is int else 0, reason)
         return self._shown(visitor)
 
     def _on_remove(self, request: gr.Request) -> tuple[Any, ...]:
-        visitor = self.conversations.visitor(request.session_hash)
+        visitor = self._visitor(request)
         self.conversations.unload(visitor)
         return self._shown(visitor)
 
     def _on_pick(self, new_media: str, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        visitor = self.conversations.visitor(request.session_hash)
+        visitor = self._visitor(request)
         index = _field(event, "index")
-        if isinstance(index, int) and 0 <= index < len(self.examples):
+        if type(index) is int and 0 <= index < len(self.examples):
             self.conversations.load_example(visitor, self.examples[index], adds=new_media == "add")
         return self._shown(visitor)
 
-    def _on_question(self, question: str, request: gr.Request) -> tuple[Any, Any, Any]:
-        visitor = self.conversations.visitor(request.session_hash)
-        if self.conversations.accept(visitor, question):
+    def _on_question(self, question: object, request: gr.Request) -> tuple[Any, Any, Any]:
+        visitor = self._visitor(request)
+        if self.conversations.accept(visitor, question if isinstance(question, str) else ""):
             return _waiting(), _messages(visitor), gr.skip()
         # A page that was idle for long has lost its file; it must not go on showing it.
         file = gr.skip() if visitor.medium is not None else self._file_panel(visitor)
         return gr.skip(), _messages(visitor), file
 
     def _on_chip(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
-        return self._on_question(str(_field(event, "question")), request)
+        return self._on_question(_field(event, "question"), request)
 
     def _on_regenerate(self, request: gr.Request) -> tuple[Any, Any, Any]:
-        visitor = self.conversations.visitor(request.session_hash)
+        visitor = self._visitor(request)
         is_asked = self.conversations.regenerate(visitor)
         return (_waiting() if is_asked else gr.skip()), _messages(visitor), gr.skip()
 
-    def _on_edit(self, event: gr.EditData, request: gr.Request) -> tuple[Any, Any, Any]:
-        visitor = self.conversations.visitor(request.session_hash)
-        index, text = _index(event.index), panels.unplain(str(event.value))
+    def _on_edit(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
+        visitor = self._visitor(request)
+        index, value = _index(_field(event, "index")), _field(event, "value")
+        text = panels.unplain(value) if isinstance(value, str) else ""
         is_asked = self.conversations.edit(visitor, index, text)
         return (_waiting() if is_asked else gr.skip()), _messages(visitor), gr.skip()
 
     def _answer(self, request: gr.Request, *given: object) -> Iterator[tuple[Any, Any, Any]]:
-        visitor = self.conversations.visitor(request.session_hash)
+        visitor = self._visitor(request)
         if visitor.pending is None or visitor.pending.is_started:
             yield gr.skip(), gr.skip(), gr.skip()
             return
@@ -178,26 +183,35 @@ class Page:
         yield (gr.skip() if is_next else _ready()), _messages(visitor), panels.evidence_panel(visitor.evidence)
 
     def _on_stop(self, request: gr.Request) -> None:
-        self.conversations.visitor(request.session_hash).stop()
+        self._visitor(request).stop()
 
     def _on_clear(self, request: gr.Request) -> tuple[Any, Any, Any]:
-        visitor = self.conversations.visitor(request.session_hash)
+        visitor = self._visitor(request)
         self.conversations.clear(visitor)
         return _ready(), _messages(visitor), panels.evidence_panel(None)
 
     def _on_undo(self, request: gr.Request) -> tuple[Any, Any, Any]:
-        visitor = self.conversations.visitor(request.session_hash)
+        visitor = self._visitor(request)
         question = self.conversations.undo(visitor)
         # The question comes back to be changed and asked again.
         field = _ready() if question is None else gr.update(value=question, submit_btn=True, stop_btn=False)
         return field, _messages(visitor), panels.evidence_panel(visitor.evidence)
 
-    def _on_vote(self, event: gr.LikeData, request: gr.Request) -> None:
-        visitor = self.conversations.visitor(request.session_hash)
-        self.conversations.vote(visitor, _index(event.index), event.liked)
+    def _on_vote(self, event: gr.EventData, request: gr.Request) -> None:
+        visitor = self._visitor(request)
+        self.conversations.vote(visitor, _index(_field(event, "index")), _field(event, "liked"))
 
     def _on_unload(self, request: gr.Request) -> None:
         self.conversations.visitors.leave(request.session_hash)
+
+    def _visitor(self, request: gr.Request) -> Visitor:
+        scope = getattr(getattr(request, "request", None), "scope", {})
+        try:
+            return self.conversations.visitor(request.session_hash, scope.get("avllm.sender", ""))
+        except Refused as error:
+            if "avllm.answer" in scope:  # of an event that does not wait: this is its answer
+                scope["avllm.answer"].reason = str(error)
+            raise gr.Error(str(error), print_exception=False) from error
 
     def _shown(self, visitor: Visitor) -> tuple[Any, ...]:
         questions = visitor.questions if visitor.medium else ()
@@ -233,7 +247,7 @@ def _field(event: gr.EventData, name: str) -> object:
 def _index(index: object) -> int:
     # Gradio gives the number of the message, or a pair that begins with it.
     first = index[0] if isinstance(index, list | tuple) and index else index
-    return first if isinstance(first, int) else -1
+    return first if type(first) is int else -1
 
 
 def _messages(visitor: Visitor) -> list[dict[str, Any]]:

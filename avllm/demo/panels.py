@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from avllm.demo.evidence import Evidence, Shown, Sound
 from avllm.demo.examples import Example
 from avllm.demo.reading import Medium
+from avllm.demo.uploads import address
 
 _ACCEPT = "video/*,audio/*,image/*,.mkv,.avi,.ogv,.opus,.flac"
 _ICONS = {"video": "▶", "audio": "♪", "image": "▣"}
@@ -67,7 +68,7 @@ def _file_input(max_mb: int) -> str:
 
 
 def _player(medium: Medium) -> str:
-    source = f"gradio_api/file={quote(str(medium.path))}"
+    source = f"gradio_api/file={quote(address(medium.path))}"
     poster = f' poster="{jpeg(medium.poster)}"' if medium.poster else ""
     if medium.kind == "video":
         return f'<video class="av-player" controls playsinline preload="metadata" src="{source}"{poster}></video>'

@@ -12,12 +12,13 @@ from pathlib import Path
 from rich.console import Console
 
 from avllm.config import find_file, load
-from avllm.demo.config import DemoConfig
+from avllm.demo.config import DemoConfig, MediaConfig
 from avllm.demo.conversation import Conversations
 from avllm.demo.examples import Example, load_examples
+from avllm.demo.leftovers import remove_leftovers
 from avllm.demo.model import DemoModel
 from avllm.demo.terminal import answer_example
-from avllm.demo.uploads import Uploads
+from avllm.demo.uploads import Quota, Uploads
 from avllm.demo.votes import Votes
 from avllm.errors import ConfigError
 from avllm.extras import require
@@ -34,6 +35,7 @@ def serve(
     model: str | None = None,
     host: str | None = None,
     port: int | None = None,
+    allowed_hosts: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> int:
     """Answers an example clip in the terminal, then serves the page until Ctrl-C.
@@ -41,6 +43,7 @@ def serve(
     Args:
         cfg_path: a YAML of eval_configs/, by path or by name.
         model, host, port: in place of what the YAML says.
+        allowed_hosts: more names under which the page may be called, besides those of the YAML.
         overrides: `a.b=c` over the YAML.
 
     Returns:
@@ -55,6 +58,7 @@ def serve(
     config = load(DemoConfig, find_file("eval_configs", cfg_path), overrides)
     given = {"model": model, "host": host, "port": port}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    config = replace(config, allowed_hosts=(*config.allowed_hosts, *allowed_hosts))
     port = free_port(config.host, config.port)
     if config.host not in _LOOPBACK:
         log.warning("listening on %s: everyone who reaches this machine can use the demo", config.host)
@@ -76,27 +80,22 @@ def serve_page(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
     votes = Votes(config.page.votes) if config.page.votes is not None else None
-    uploads = Uploads(max_bytes=config.media.max_upload_mb * 2**20)
+    remove_leftovers()
+    uploads = Uploads(quota_of(config.media))
     conversations = Conversations(models, config, uploads, votes)
     # Gradio reads these when it is imported. It stores uploads where we remove them, and reports to nobody.
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    blocks = None
+    page = None
     try:
-        from avllm.demo.look import launch_options
         from avllm.demo.page import Page
+        from avllm.demo.web import PageServer, guarded
 
         posters = tuple(
             replace(example, poster=conversations.model.inspect(example.path, "").poster) for example in examples
         )
-        blocks = Page(conversations, posters).build()
-        blocks.launch(
-            server_name=config.host,
-            server_port=port,
-            max_file_size=config.media.max_upload_mb * 2**20,
-            prevent_thread_lock=True,
-            **launch_options(),
-        )
+        page = PageServer(guarded(Page(conversations, posters).build(), conversations), config, port)
+        page.start()
         conversations.visitors.start_sweeping()
         console.print(f"avllm demo: http://{_shown_host(config.host)}:{port}  (Ctrl-C ends it)")
         threading.Event().wait()
@@ -105,8 +104,20 @@ def serve_page(
     finally:
         conversations.visitors.close()
         uploads.remove()  # first, as the next line takes seconds in which a second Ctrl-C may come
-        if blocks is not None:
-            blocks.close(verbose=False)
+        if page is not None:
+            page.stop()
+
+
+def quota_of(media: MediaConfig) -> Quota:
+    """How much visitors may leave here."""
+    return Quota(
+        file_bytes=media.max_upload_mb * 2**20,
+        sent_bytes=media.max_sent_mb * 2**20,
+        sent_files=media.max_sent_files,
+        all_bytes=media.max_all_mb * 2**20,
+        all_files=media.max_all_files,
+        keep_seconds=media.keep_sent_seconds,
+    )
 
 
 def _stop(*_: object) -> None:

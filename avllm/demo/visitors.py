@@ -1,10 +1,9 @@
 """Who is on the page: one conversation, one folder and one stop switch per browser tab."""
 
 import logging
-import secrets
-import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,18 @@ from avllm.demo.config import PageConfig
 from avllm.demo.evidence import Evidence
 from avllm.demo.reading import Medium
 from avllm.demo.uploads import Uploads
+from avllm.errors import AvllmError
 
 log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 20.0
+_ACTIVE_SECONDS = 60.0
+MAX_MESSAGES = 300
+_TURNS = threading.Lock()
+FULL = "the demo has as many visitors as it takes; try again in a few minutes"
+
+
+class Refused(AvllmError):
+    """A request that belongs to no visitor, or to one too many."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -29,6 +37,7 @@ class Asked:
         model: who answered.
         kept: what the session held before it; None as long as the session has not been touched.
         is_answered: whether the session holds it, with a whole or a stopped answer.
+        free_turns: what it took its turn to be answered from; None when it has none.
     """
 
     question: str
@@ -39,6 +48,19 @@ class Asked:
     model: str = ""
     kept: list[Any] | None = None
     is_answered: bool = False
+    free_turns: threading.BoundedSemaphore | None = None
+
+    def end(self) -> None:
+        """Ends the answer at the next token; its turn is free at once, also if nobody reads the answer any more."""
+        self.stop.set()
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Gives its turn to the next one; once, whoever comes first."""
+        with _TURNS:
+            turns, self.free_turns = self.free_turns, None
+        if turns is not None:
+            turns.release()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,6 +69,7 @@ class Visitor:
 
     Args:
         folder: holds this visitor's files and nothing else.
+        sender: whose quota the files count for until a chat takes them.
         session: the model's side of the conversation (`avllm.chat.Session`); None before it has begun.
         media: the files of the conversation, the newest last.
         fresh: those of them that the session has not been given yet.
@@ -56,9 +79,11 @@ class Visitor:
         messages: the conversation as the page shows it.
         asked: its questions.
         pending: the one that is being answered.
+        loading: held while a file is read; a visitor reads one at a time.
     """
 
     folder: Path
+    sender: str = ""
     session: Any = None
     media: list[Medium] = field(default_factory=list)
     fresh: list[Medium] = field(default_factory=list)
@@ -69,6 +94,8 @@ class Visitor:
     asked: list[Asked] = field(default_factory=list)
     pending: Asked | None = None
     num_files: int = 0
+    num_votes: int = 0
+    loading: Any = field(default_factory=threading.Lock)
     last_seen: float = field(default_factory=time.monotonic)
     closed_at: float | None = None
     _updates: int = 0
@@ -86,11 +113,18 @@ class Visitor:
     def stop(self) -> None:
         """Ends the answer that is being written, if any."""
         if self.pending is not None:
-            self.pending.stop.set()
+            self.pending.end()
 
     def say(self, role: str, text: str) -> None:
-        """Adds a message."""
+        """Adds a message; where there are as many as are kept, in place of the last."""
+        if self.is_full and self.pending is None:
+            self.messages.pop()
         self.messages.append({"role": role, "content": text})
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the chat has as many messages as are kept."""
+        return len(self.messages) >= MAX_MESSAGES
 
 
 class Visitors:
@@ -102,19 +136,47 @@ class Visitors:
         self._visitors: dict[str, Visitor] = {}
         self._lock = threading.Lock()
         self._end = threading.Event()
+        self.on_sweep: list[Callable[[frozenset[str]], None]] = []
 
-    def get(self, key: str | None) -> Visitor:
-        """The visitor of a tab; a new one on its first visit."""
+    def get(self, key: str | None, sender: str = "") -> Visitor:
+        """The visitor of a tab; a new one on its first visit.
+
+        Raises:
+            Refused: the request names no tab, or there are too many visitors who are all at it.
+        """
+        if not key:
+            raise Refused("the request names no session; reload the page")
         with self._lock:
-            visitor = self._visitors.get(key or "")
+            visitor = self._visitors.get(key)
+            idlest = None
             if visitor is None:
-                visitor = Visitor(folder=self._uploads.folder(secrets.token_urlsafe(16)))
-                self._visitors[key or ""] = visitor
+                if len(self._visitors) >= self._config.max_visitors:
+                    idlest = self._idlest()
+                visitor = self._visitors[key] = Visitor(folder=self._uploads.folder(), sender=sender)
             visitor.last_seen, visitor.closed_at = time.monotonic(), None
-            crowd = sorted(self._visitors, key=lambda k: self._visitors[k].last_seen)[: -self._config.max_visitors]
-        for key_of_idle in crowd:
-            self._drop(key_of_idle)
+        if idlest is not None:
+            self._drop(idlest)
         return visitor
+
+    def refusal(self, key: str) -> str | None:
+        """Why a tab would not be let in; None for one that is known or would be."""
+        with self._lock:
+            if key in self._visitors or len(self._visitors) < self._config.max_visitors:
+                return None
+            try:
+                self._idlest()
+            except Refused as error:
+                return str(error)
+        return None
+
+    def _idlest(self) -> str:
+        """The tab that goes when another comes: one that was closed, else the one idle longest, if it is idle."""
+        key = min(self._visitors, key=lambda k: (self._visitors[k].closed_at is None, self._visitors[k].last_seen))
+        visitor = self._visitors[key]
+        is_active = visitor.pending is not None or time.monotonic() - visitor.last_seen < _ACTIVE_SECONDS
+        if visitor.closed_at is None and is_active:
+            raise Refused(FULL)
+        return key
 
     def leave(self, key: str | None) -> None:
         """The tab is closed or its connection is lost: stop writing, and remove it if it does not come back."""
@@ -137,6 +199,8 @@ class Visitors:
         for key in gone:
             self._drop(key)
         self._uploads.sweep()
+        for forget in self.on_sweep:
+            forget(frozenset(self._visitors))
 
     def start_sweeping(self) -> None:
         """Sweeps now and then, in a thread, until `close`."""
@@ -165,4 +229,6 @@ class Visitors:
             visitor = self._visitors.pop(key, None)
         if visitor is not None:
             visitor.stop()
-            shutil.rmtree(visitor.folder, ignore_errors=True)
+            self._uploads.remove_folder(visitor.folder)
+            if visitor.sender not in {other.sender for other in [*self._visitors.values()]}:
+                self._uploads.leave(visitor.sender)

@@ -1,11 +1,11 @@
 """Thumbs up and down, written down only where the configuration names a file."""
 
-import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from avllm.durable import append_line, json_line
 from avllm.errors import ConfigError
 
 
@@ -33,7 +33,9 @@ class Votes:
         Args:
             vote: "up", "down", or "none" when it was taken back.
             facts: model, question, answer. No file, no name of a file and nothing about the visitor.
+
+        Raises:
+            DiskError: it cannot be written; nothing of it is in the file.
         """
-        line = json.dumps({"time": round(time.time(), 3), "vote": vote, **facts}, ensure_ascii=False)
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with self._lock:
+            append_line(self.path, json_line({"time": round(time.time(), 3), "vote": vote, **facts}))

@@ -57,6 +57,27 @@ def server(example_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session")
+def live(example_folder: Path) -> Iterator:
+    """The page over a model that needs no weights, served in this process, with short clocks and small limits."""
+    from tests.demo.live import quick, served
+
+    config = load(DemoConfig, find_file("eval_configs", "nano_withaudio"), ["page.examples=null"])
+    config = quick(config, media={"max_upload_mb": 1, "max_sent_mb": 4, "max_sent_files": 6}, max_visitors=200)
+    with served(config) as live:
+        yield live
+
+
+@pytest.fixture
+def visit(live) -> Iterator:
+    """A visitor of it, without a browser."""
+    from tests.demo.live import Visit
+
+    visit = Visit(live.url)
+    yield visit
+    visit.close()
+
+
+@pytest.fixture(scope="session")
 def chrome() -> Iterator:
     with chromium() as browser:
         yield browser

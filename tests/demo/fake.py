@@ -16,6 +16,7 @@ from avllm.demo.evidence import Evidence, Shown, Sound, mel_pictures
 from avllm.demo.examples import load_examples
 from avllm.demo.reading import Medium, fit, loudness, to_jpeg
 from avllm.demo.server import serve_page
+from avllm.demo.uploads import Uploads
 from avllm.errors import MediaError
 
 _NAMED = ("num_beams", "top_p", "frames", "max_new_tokens", "system")
@@ -66,6 +67,9 @@ class FakeModel:
             has_audio=has_audio,
             poster=to_jpeg(frame),
         )
+
+    def read_ahead(self, settings, media) -> None:
+        pass
 
     def stream(self, session, question, settings, media, stop=None) -> Generator[str, None, None]:
         given = [*session.seen(), *(medium.name for medium in media)]
@@ -123,6 +127,14 @@ class FakeSession:
 
     def undo(self) -> None:
         self.exchanges.pop()
+
+
+def sent(uploads: Uploads, data: bytes, name: str = "clip.mp4", sender: str = "") -> str:
+    """A file as it lies there when the page has sent it."""
+    token = uploads.begin(sender)
+    uploads.write(token, data)
+    uploads.finish(token, name)
+    return token
 
 
 def main() -> None:

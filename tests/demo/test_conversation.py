@@ -6,26 +6,23 @@ import pytest
 
 from avllm.demo.conversation import Conversations
 from avllm.demo.settings import Settings
-from avllm.demo.uploads import Uploads
+from avllm.demo.uploads import Quota, Uploads
 from avllm.demo.votes import Votes
 from avllm.errors import MediaError
-from tests.demo.fake import FakeModel
+from tests.demo.fake import FakeModel, sent
 
 
 @pytest.fixture
 def conversations(config):
-    uploads = Uploads(max_bytes=2**20)
+    uploads = Uploads(Quota(file_bytes=2**20))
     config = replace(config, models=("other",))
     yield Conversations({name: FakeModel(config) for name in ("nano", "other")}, config, uploads)
     uploads.remove()
 
 
 def send(conversations, visitor, path, name=None, *, adds=False) -> None:
-    folder = conversations.uploads.root / ("a" * 64)
-    folder.mkdir(exist_ok=True)
-    stored = folder / path.name
-    stored.write_bytes(path.read_bytes())
-    conversations.load_upload(visitor, str(stored), name or path.name, adds=adds)
+    token = sent(conversations.uploads, path.read_bytes(), path.name)
+    conversations.load_upload(visitor, token, name or path.name, adds=adds)
 
 
 def ask(conversations, visitor, question, **settings) -> str:
@@ -326,6 +323,44 @@ def test_votes_are_written_without_file_names_or_not_at_all(conversations, files
     assert [vote["vote"] for vote in written] == ["up", "down", "none"]
     assert (written[0]["question"], written[0]["answer"], written[0]["model"]) == ("What?", answer, "fake")
     assert set(written[0]) == {"time", "vote", "model", "question", "answer"}
+
+
+def test_a_chat_does_not_grow_for_ever(conversations, files):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    for _ in range(400):
+        conversations.refuse_upload(visitor, 0, "failed")
+
+    assert len(visitor.messages) == 300
+    assert not conversations.accept(visitor, "What?")
+    assert "Clear starts a new one" in visitor.messages[-1]["content"]
+    conversations.clear(visitor)
+    assert ask(conversations, visitor, "What?").startswith("clip.mp4, question 1: What?")
+
+
+def test_a_visitor_cannot_fill_the_file_of_votes(conversations, files, tmp_path):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    ask(conversations, visitor, "What?")
+    conversations.votes = Votes(tmp_path / "votes.jsonl")
+    for _ in range(300):
+        conversations.vote(visitor, 1, True)
+
+    assert len((tmp_path / "votes.jsonl").read_text().splitlines()) == 200
+
+
+def test_a_vote_that_cannot_be_stored_is_one_line_in_the_log(conversations, files, tmp_path, caplog):
+    visitor = conversations.visitor("one")
+    send(conversations, visitor, files["clip"])
+    ask(conversations, visitor, "a private question")
+    conversations.votes = Votes(tmp_path / "votes.jsonl")
+    (tmp_path / "votes.jsonl").unlink()
+    (tmp_path / "votes.jsonl").mkdir()
+    conversations.vote(visitor, 1, True)
+
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("a vote was not stored: ")
+    assert "private" not in caplog.text
 
 
 def test_examples_bring_their_questions(conversations, files):

@@ -4,13 +4,13 @@ import pytest
 
 from avllm.demo.conversation import Conversations
 from avllm.demo.page import Page
-from avllm.demo.uploads import Uploads
+from avllm.demo.uploads import Quota, Uploads
 from tests.demo.fake import FakeModel
 
 
 @pytest.fixture
 def page(config):
-    uploads = Uploads(max_bytes=2**20)
+    uploads = Uploads(Quota(file_bytes=2**20))
     page = Page(Conversations({config.model: FakeModel(config)}, config, uploads), ())
     page.build()
     yield page
@@ -40,6 +40,9 @@ def test_forged_events_change_nothing(page):
         page._on_pick("reset", event, request)
         page._on_refusal(event, request)
         page._on_upload("reset", event, request)
+        page._on_chip(event, request)
+        page._on_edit(event, request)
+        page._on_vote(event, request)
 
     assert page.conversations.visitor("one").medium is None
 
@@ -48,7 +51,7 @@ def test_without_an_audio_branch_the_sound_switch_is_gone(config):
     from dataclasses import replace
 
     config = replace(config, media=replace(config.media, branches=("video",), audio="off"))
-    uploads = Uploads(max_bytes=2**20)
+    uploads = Uploads(Quota(file_bytes=2**20))
     page = Page(Conversations({config.model: FakeModel(config)}, config, uploads), ())
     page.build()
     uploads.remove()

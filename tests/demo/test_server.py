@@ -1,11 +1,11 @@
 import io
+import json
 import socket
 
 import pytest
 from rich.console import Console
 
 from avllm.demo import serve
-from avllm.demo.look import _is_refused
 from avllm.demo.server import FIRST_PORT, free_port
 from avllm.demo.votes import Votes
 from avllm.errors import CheckpointError, ConfigError
@@ -39,11 +39,11 @@ def test_a_host_that_is_none_is_named():
         free_port("no such host", None)
 
 
-def test_an_unknown_yaml_or_model_is_an_error_before_anything_starts():
+def test_an_unknown_yaml_or_model_is_an_error_before_anything_starts(tmp_path):
     with pytest.raises(ConfigError, match=r"eval_configs/ holds: .*nano_only_vl, nano_withaudio, "):
         serve("nowhere")
-    with pytest.raises(CheckpointError, match="model /no/such/folder"):
-        serve("nano_withaudio", model="/no/such/folder")
+    with pytest.raises(CheckpointError, match=r"model .*/none: no such folder"):
+        serve("nano_withaudio", model=f"{tmp_path}/none")
 
 
 def test_votes_need_a_file_that_can_be_written(tmp_path):
@@ -51,22 +51,17 @@ def test_votes_need_a_file_that_can_be_written(tmp_path):
         Votes(tmp_path / "nowhere" / "votes.jsonl")
 
 
-@pytest.mark.parametrize(
-    ("path", "refused"),
-    [
-        ("/gradio_api/file=/tmp/avllm-demo-x/visitors/y/1.mp4", False),
-        ("/gradio_api/file=C:/temp/1.mp4", False),
-        ("/gradio_api/file=http://10.0.0.1/x", True),
-        ("/gradio_api/file=HTTPS:/10.0.0.1/x", True),
-        ("/gradio_api/file=/file:/etc/passwd", True),
-        ("/gradio_api/proxy=http://10.0.0.1/x", True),
-        ("/gradio_api/component_server", True),
-        ("/gradio_api/upload", False),
-        ("/", False),
-    ],
-)
-def test_addresses_of_elsewhere_are_refused(path, refused):
-    assert _is_refused(path) is refused
+def test_a_vote_begins_a_line_of_its_own_also_after_a_cut_one(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    path.write_text('{"vote": "up", "question": "cut o')
+    votes = Votes(path)
+    votes.add("up", question="Why\u2028?", answer="half \ud83d a pair", number=float("nan"))
+    votes.add("down")
+
+    cut, *whole = path.read_text().splitlines()
+    assert cut.endswith("cut o")
+    assert [json.loads(line)["vote"] for line in whole] == ["up", "down"]
+    assert json.loads(whole[0])["number"] is None
 
 
 def test_the_console_takes_model_text_literally():

@@ -3,13 +3,14 @@ import time
 import pytest
 
 from avllm.demo.config import PageConfig
-from avllm.demo.uploads import Uploads
-from avllm.demo.visitors import Asked, Visitors
+from avllm.demo.uploads import Quota, Uploads
+from avllm.demo.visitors import Asked, Refused, Visitors
+from tests.demo.fake import sent
 
 
 @pytest.fixture
 def uploads():
-    uploads = Uploads(max_bytes=1000)
+    uploads = Uploads(Quota(file_bytes=1000))
     yield uploads
     uploads.remove()
 
@@ -67,9 +68,47 @@ def test_idle_tabs_are_closed(uploads):
 
 def test_above_the_limit_the_one_idle_longest_goes(uploads):
     tabs = visitors(uploads, max_visitors=2)
-    folders = [tabs.get(name).folder for name in ("one", "two", "three")]
+    one, two = tabs.get("one"), tabs.get("two")
+    one.last_seen -= 100.0
+    three = tabs.get("three")
 
-    assert [folder.exists() for folder in folders] == [False, True, True]
+    assert [visitor.folder.exists() for visitor in (one, two, three)] == [False, True, True]
+
+
+def test_above_the_limit_nobody_who_is_at_it_is_driven_out(uploads):
+    tabs = visitors(uploads, max_visitors=2)
+    one, two = tabs.get("one"), tabs.get("two")
+    two.last_seen -= 50.0
+
+    with pytest.raises(Refused, match=r"as many visitors as it takes; try again in a few minutes"):
+        tabs.get("three")
+    assert tabs.get("one") is one
+    assert tabs.get("two") is two
+
+    tabs.leave("one")  # a tab that was closed goes first, however lately it was used
+    tabs.get("three")
+    assert [visitor.folder.exists() for visitor in (one, two)] == [False, True]
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_request_without_a_session_is_no_visitor(uploads, key):
+    tabs = visitors(uploads)
+
+    with pytest.raises(Refused, match="names no session; reload the page"):
+        tabs.get(key)
+    assert len(tabs) == 0
+
+
+def test_what_a_sender_left_in_no_chat_goes_with_its_last_tab(uploads):
+    tabs = visitors(uploads)
+    tabs.get("one", "me"), tabs.get("two", "me"), tabs.get("three", "another")
+    sent(uploads, b"x", sender="me")
+    sent(uploads, b"x", sender="another")
+
+    tabs._drop("one")
+    assert uploads.used() == (2, 2)
+    tabs._drop("two")
+    assert uploads.used() == (1, 1)
 
 
 def test_closing_removes_all_files_and_stops_all_answers(uploads):

@@ -181,7 +181,9 @@ def _reading(opened: _Opened) -> Iterator[Any]:
     from avllm.media.isolated import reader_of
 
     processor = opened.context.processor
-    with reader_of(trusted_media=opened.trusted_media, num_workers=1, starts=False) as processor.door:
+    with reader_of(trusted_media=opened.trusted_media, num_workers=1, starts=False) as reader:
+        if not opened.trusted_media:
+            processor.door = reader
         yield processor
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from avllm import confinement
 from avllm.errors import ABSENT, own_message, version
 from avllm.extras import EXTRAS
 
@@ -31,7 +32,7 @@ class Environment:
     """One installation.
 
     Args:
-        system: avllm, Python, the operating system, and where avllm lies.
+        system: avllm, Python, the operating system, where avllm lies, and what decoder processes are kept from.
         packages: releases of what avllm needs, or `absent`; what cannot be imported says so.
         extras: the same for the packages of each extra.
         neighbours: the same for packages that are not needed and can break transformers.
@@ -94,6 +95,7 @@ def _system() -> dict[str, str]:
         "Python": f"{platform.python_version()} ({sys.executable})",
         "on": platform.platform(),
         "CPU": f"{_cpu_name()}, {os.cpu_count()} cores",
+        "decoder processes": confinement.describe(),
     }
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from avllm.cli import main
@@ -78,11 +79,14 @@ def test_ctrl_c_ends_a_run_with_a_line_that_tells_how_to_go_on(questions):
     while not out.exists() or not out.read_bytes():
         assert running.poll() is None
         time.sleep(0.01)
+    decoders = psutil.Process(running.pid).children(recursive=True)
+    assert decoders
     running.send_signal(signal.SIGINT)
     error = running.communicate()[1]
     assert running.returncode == 130, error
     assert "--resume" in error
-    assert "Traceback" not in error
+    assert len(error.splitlines()) == 1, error
+    assert not [decoder for decoder in decoders if decoder.is_running()]
     assert 0 < len(out.read_text(encoding="utf-8").splitlines()) < 600
 
 

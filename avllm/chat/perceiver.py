@@ -187,7 +187,7 @@ def reading_through(system: System, reader: Any) -> System:
         system: an assistant, which stays as it is.
         reader: `avllm.media`, or what takes its place.
     """
-    if getattr(system.processor, "door", media) is not media:
+    if reader is media or getattr(system.processor, "door", media) is not media:
         return system
     other, other.processor = copy.copy(system), copy.copy(system.processor)
     other.processor.door = reader

@@ -2,12 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from avllm.cli.common import command, positive
+from avllm.cli.common import add_trusted_media, command, positive
 from avllm.config import find_file
 from avllm.errors import ConfigError
 from avllm.extras import require
@@ -66,6 +67,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ignore", action="append", metavar="KEY", help="a key of entries that is left out; may be given again"
     )
+    add_trusted_media(parser)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,7 @@ class _Opened:
         options: what the stage says of their samples.
         max_ids: that the decoder holds.
         is_stage: whether they are those of a stage.
+        trusted_media: whether this process decodes them.
     """
 
     data: Sequence[Any]
@@ -85,6 +88,7 @@ class _Opened:
     options: Mapping[str, Any]
     max_ids: int | None
     is_stage: bool
+    trusted_media: bool
 
 
 def _open(args: argparse.Namespace) -> _Opened:
@@ -112,7 +116,14 @@ def _open(args: argparse.Namespace) -> _Opened:
         cache=None if stage is None else Path(stage.output) / "cache",
     )
     max_ids = getattr(load_config(folder).text_config, "max_position_embeddings", None)
-    return _Opened(data=data, context=context, options=options, max_ids=max_ids, is_stage=stage is not None)
+    return _Opened(
+        data=data,
+        context=context,
+        options=options,
+        max_ids=max_ids,
+        is_stage=stage is not None,
+        trusted_media=args.trusted_media or (stage is not None and stage.trusted_media),
+    )
 
 
 def _stage(args: argparse.Namespace, datasets: Mapping[str, type]) -> Any:
@@ -164,6 +175,18 @@ def _dataset(args: argparse.Namespace) -> Any:
     return Conversations.Config(annotations=str(path), root=root, ignore=ignore, **said)
 
 
+@contextmanager
+def _reading(opened: _Opened) -> Iterator[Any]:
+    """The processor, which reads media as the command line says."""
+    from avllm.media.isolated import reader_of
+
+    processor = opened.context.processor
+    with reader_of(trusted_media=opened.trusted_media, num_workers=1, starts=False) as reader:
+        if not opened.trusted_media:
+            processor.door = reader
+        yield processor
+
+
 def _check(args: argparse.Namespace) -> int:
     from avllm.data.check import check, draw_lengths
 
@@ -173,7 +196,8 @@ def _check(args: argparse.Namespace) -> int:
     given = {"max_text_tokens": args.max_text_tokens, "max_unreadable": args.max_unreadable}
     options = {**opened.options, **{name: value for name, value in given.items() if value is not None}}
     options |= {"context": opened.context, "max_ids": opened.max_ids}
-    reports = [check(config, opened.context.processor, **options) for config in opened.data]
+    with _reading(opened) as processor:
+        reports = [check(config, processor, **options) for config in opened.data]
     lengths = [length for report in reports for length in report.lengths]
     if args.histogram is not None and lengths:
         draw_lengths(lengths, args.histogram)
@@ -190,6 +214,7 @@ def _preview(args: argparse.Namespace) -> int:
 
     opened = _open(args)
     options = {"context": opened.context, "max_text_tokens": opened.options.get("max_text_tokens")}
-    count = preview(opened.data, opened.context.processor, args.out, num_samples=args.samples, **options)
+    with _reading(opened) as processor:
+        count = preview(opened.data, processor, args.out, num_samples=args.samples, **options)
     say(f"wrote {args.out} with {count} samples")
     return 0

@@ -16,14 +16,16 @@ _CAPABILITIES_VERSION, _READ_ALL_FILES = 0x20080522, 1 << 2  # CAP_DAC_READ_SEAR
 # What libraries look at beside themselves: where others are, and how many cores there are.
 _SYSTEM_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 _SYSTEM_FOLDERS += ("/sys/devices/system/cpu",)
-_PACKAGES = ("avllm", "av", "PIL", "numpy", "einops", "jaxtyping", "yaml")
+_PACKAGES = ("avllm", "av", "PIL", "numpy", "einops", "jaxtyping", "yaml")  # where they lie beside all others
+_SITES = ("site-packages", "dist-packages")
+_THREAD_BYTES = 48 << 20  # reserved for each thread of a library, of which there may be one for each core
 
 
 def confine(*, memory_bytes: int, cpu_seconds: int, readable: Sequence[str]) -> dict[str, str]:
     """Gives up what decoding does not need. Nothing of it can be taken back, by whatever runs here later.
 
     Args:
-        memory_bytes: of address space.
+        memory_bytes: of address space, beside what threads reserve.
         cpu_seconds: of all threads, in the whole life of the process.
         readable: folders that stay readable, of Python and its libraries.
 
@@ -47,9 +49,9 @@ def confine(*, memory_bytes: int, cpu_seconds: int, readable: Sequence[str]) -> 
 def describe() -> str:
     """What `confine` can do on this system, for people."""
     parts = {
-        "files and TCP (Landlock)": landlock.version() > 0,
-        "network, programs and processes (seccomp)": seccomp.is_there(),
-        "memory, CPU and open files (hard limits)": os.name == "posix",
+        "other files (Landlock)": landlock.version() > 0,
+        "the network, programs and other processes (seccomp)": seccomp.is_there(),
+        "more than their share of memory, CPU time and open files (hard limits)": os.name == "posix",
     }
     kept = [name for name, is_there in parts.items() if is_there]
     lost = [name for name, is_there in parts.items() if not is_there]
@@ -62,6 +64,7 @@ def readable_files() -> list[str]:
     folders = {path for name in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(name))}
     for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}:
         folders |= {os.path.join(prefix, name) for name in ("lib", "lib64")} if prefix not in ("", "/") else set()
+    folders |= {os.path.abspath(entry) for entry in sys.path if os.path.basename(entry.rstrip(os.sep)) in _SITES}
     for name in _PACKAGES:
         file = getattr(sys.modules.get(name), "__file__", None)
         if file:
@@ -90,7 +93,7 @@ def _limits(memory_bytes: int, cpu_seconds: int) -> list[str]:
     except ImportError:  # Windows bounds no process this way
         return []
     wanted = {
-        "memory": (resource.RLIMIT_AS, memory_bytes),
+        "memory": (resource.RLIMIT_AS, memory_bytes + (os.cpu_count() or 1) * _THREAD_BYTES),
         "CPU time": (resource.RLIMIT_CPU, cpu_seconds),
         "open files": (resource.RLIMIT_NOFILE, _OPEN_FILES),
         "written files": (resource.RLIMIT_FSIZE, 0),

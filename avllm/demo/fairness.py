@@ -75,10 +75,6 @@ class FairMedia:
         """Starts the decoder that is taken first, ahead of its first file."""
         self._idle[-1].start()
 
-    def start(self) -> None:
-        """Starts the decoder that is used first."""
-        self._idle[-1].start()
-
     def close(self) -> None:
         """Ends the decoders."""
         for door in self._doors:

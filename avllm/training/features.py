@@ -217,8 +217,10 @@ class Work:
                 if missing:
                     yield missing
 
-        reading = {"trusted_media": self.job.stage.trusted_media, "num_workers": self.extractor.decoders}
-        with reader_of(**reading, starts=False) as self.processor.door:
+        trusted = self.job.stage.trusted_media
+        with reader_of(trusted_media=trusted, num_workers=self.extractor.decoders, starts=False) as reader:
+            if not trusted:
+                self.processor.door = reader
             for written in self.extractor.run(shards()):
                 summary.add(written)
                 summary.require_readable(self.job.stage.max_unreadable)

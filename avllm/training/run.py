@@ -76,7 +76,7 @@ def _train(settings: Stage, plain: Mapping[str, Any], folder: Path, reader: Any,
         logger.warning("%s is finished already", folder)
         return folder
     model, processor = open_start(settings)
-    if processor is not None:
+    if processor is not None and not settings.trusted_media:
         processor.door = reader
     try:
         trained, adapted = _make_ready(model, settings)

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from avllm import media
 from avllm.chat.run import run
 from avllm.errors import ConfigError, DataError, MediaError
+from avllm.media.isolated import IsolatedMedia
 
 
 def write(path, rows):
@@ -43,6 +45,18 @@ def test_every_line_gets_the_answer_that_it_gets_alone(assistant, questions, tmp
     for line in read(questions):
         media = {kind: line[kind] for kind in ("video", "image", "audio") if kind in line}
         assert rows[line["id"]]["answer"] == assistant.chat().ask(line["question"], **media, **OPTIONS)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_media_are_decoded_in_other_processes_unless_trusted(assistant, tmp_path, monkeypatch, trusted):
+    doors = []
+    monkeypatch.setattr(type(assistant), "perceive_request", lambda self, item: doors.append(self.processor.door) or [])
+    rows = write(tmp_path / "in.jsonl", [{"id": 1, "video": "clip", "question": "what?"}])
+
+    run(rows, tmp_path / "out", assistant=assistant, trusted_media=trusted, **OPTIONS)
+
+    assert [isinstance(door, IsolatedMedia) for door in doors] == [not trusted]
+    assert assistant.processor.door is media  # the given one stays as it is
 
 
 def test_a_medium_is_opened_once_however_many_questions(assistant, questions, tmp_path):

@@ -31,7 +31,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def isolated():
-    with IsolatedMedia(seconds=20.0, num_workers=1) as isolated:
+    with IsolatedMedia(seconds=60.0, num_workers=1) as isolated:
         yield isolated
 
 

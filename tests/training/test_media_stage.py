@@ -63,6 +63,15 @@ def test_published_layouts_train_a_branch_from_real_files(tmp_path, base, layout
     assert model.branches["audio"].modality == "own"
 
 
+def test_decoder_processes_of_data_loaders_give_what_trusted_media_give(tmp_path, base, layouts):
+    found = {}
+    for name, changes in (("isolated", {"workers": 2}), ("trusted", {"trusted_media": True})):
+        stage = _stage(tmp_path, base, "video", [layouts["webvid"]], output=str(tmp_path / name), **changes)
+        found[name] = (train(stage) / "model.safetensors").read_bytes()
+
+    assert found["isolated"] == found["trusted"]
+
+
 def test_a_missing_video_is_left_out(tmp_path, base, layouts, root):
     data = {**layouts["webvid"], "annotations": str(tmp_path / "one.csv")}
     (tmp_path / "one.csv").write_text("videoid,page_dir,name\n1,p,A dog.\ngone,p,The sea.\n")

@@ -40,6 +40,18 @@ _BOOT = (
 )
 
 
+class _Lost(Exception):
+    """The child is lost.
+
+    Args:
+        error: what that means for the medium.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class DecoderProcess:
     """A child that is started when it is needed.
 
@@ -119,10 +131,38 @@ class DecoderProcess:
             MediaError: the medium cannot be read, takes too long, or made the child fail.
             InternalError: what failed is no fault of the medium.
         """
-        started = time.monotonic()
-        deadline, lender = started + seconds, Lender(limits)
+        deadline = time.monotonic() + seconds
         if self._is_stale():
             self.stop()
+        is_fresh = self._process is None or self._num_calls == 0
+        work = (name, source, args, options, limits, seconds, deadline)
+        try:
+            return self._attempt(*work)
+        except _Lost as lost:
+            if is_fresh or self._is_killed:
+                raise lost.error from lost
+            first = lost.error
+        # A file that it read before may have damaged it, or somebody ended it: only a fresh one tells.
+        try:
+            return self._attempt(*work)
+        except _Lost as lost:
+            raise lost.error from lost
+        except InternalError as error:
+            if self._is_ready:
+                raise
+            raise first from error  # it could not be started in what was left of the time
+
+    def _attempt(
+        self,
+        name: str,
+        source: Source,
+        args: Sequence[Any],
+        options: Mapping[str, Any],
+        limits: Limits,
+        seconds: float,
+        deadline: float,
+    ) -> Any:
+        started, lender = time.monotonic(), Lender(limits)
         try:
             self.begin(seconds)
             self._await_ready(deadline, seconds)
@@ -135,12 +175,13 @@ class DecoderProcess:
                 f"reading the file took more than {seconds:g} s and was stopped; cut or re-encode it"
             ) from error
         except Ended as error:
-            raise self._ended() from error
+            raise _Lost(self._ended()) from error
         except Malformed as error:
-            self._lose(f"answered with {error}")
-            raise MediaError(
+            self._lose(f"gave no proper answer ({error})")
+            found = MediaError(
                 f"the decoder process gave no proper answer ({error}) and was stopped; do not trust this file"
-            ) from error
+            )
+            raise _Lost(found) from error
         except BaseException:  # in the midst of an answer
             self.stop()
             raise

@@ -197,7 +197,7 @@ def _damage_told(folder: Path) -> Iterator[None]:
             if file.suffix in (".safetensors", ".json"):
                 open_file(file) if file.suffix == ".safetensors" else read_json(file)
         kind = "" if isinstance(error, OSError | RuntimeError | ValueError) else f"{type(error).__name__}: "
-        raise CheckpointError(f"model folder {folder}: {kind}{error}") from error
+        raise CheckpointError(f"model folder {folder}: {kind}{' '.join(str(error).split())}") from error
 
 
 def _require_finite(model: torch.nn.Module, folder: Path) -> None:

@@ -34,7 +34,7 @@ def require_replaceable(out: Path, *used: Path) -> None:
             raise CheckpointError(f"--out {out}: is what the model is made of ({path}); expected another folder")
         if path.resolve().is_relative_to(place):
             raise CheckpointError(f"--out {out}: holds {path}, which the model is made of; expected another folder")
-    for what, path in (("the current folder", Path.cwd()), ("your home", Path.home()), ("avllm itself", PACKAGE)):
+    for what, path in (("the current folder", Path.cwd()), *_home(), ("avllm itself", PACKAGE)):
         if path.resolve().is_relative_to(place) or (path == PACKAGE and place.is_relative_to(PACKAGE.resolve())):
             raise CheckpointError(f"--out {out}: is, or holds, {what}; expected a new folder")
     if not place.is_dir() or not any(place.iterdir()):
@@ -50,6 +50,13 @@ def require_replaceable(out: Path, *used: Path) -> None:
         raise CheckpointError(
             f"--out {out}: holds something else than a model of avllm, which would be lost; give a new folder"
         )
+
+
+def _home() -> list[tuple[str, Path]]:
+    try:
+        return [("your home", Path.home())]
+    except RuntimeError:  # a user of a container may have none
+        return []
 
 
 def is_model_of_ours(folder: Path) -> bool:

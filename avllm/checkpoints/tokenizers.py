@@ -9,6 +9,7 @@ from typing import Any
 
 from avllm.checkpoints.sources import read_json
 from avllm.errors import CheckpointError
+from avllm.model.untrusted import REFUSED
 
 FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "special_tokens_map.json"),
@@ -37,7 +38,7 @@ def open_tokenizer(folder: Path, decoder: Mapping[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
     settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    settings = {key: value for key, value in settings.items() if key not in ("auto_map", "tokenizer_file")}
+    settings = {key: value for key, value in settings.items() if key not in REFUSED}
     settings.setdefault("tokenizer_class", CLASSES.get(decoder["model_type"], "PreTrainedTokenizerFast"))
     with tempfile.TemporaryDirectory() as name:
         alone = Path(name)

@@ -16,6 +16,18 @@ MODULES = ("depth", "mlp_depth", "num_global")
 MAY_BE_ZERO = ("padding", "depth", "mlp_depth", "num_global", "num_extra_queries", "dropout")
 MAY_BE_NEGATIVE = ("layer", "mean")
 SHARES = ("dropout",)
+# Of a generation_config.json; what else stands there asks for other ways to generate, some of which fetch code.
+MAX_ANSWERS = 64
+ANSWERS = ("num_beams", "num_return_sequences")
+CHOICES = (
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty"),
+    *("length_penalty", "diversity_penalty", "no_repeat_ngram_size", "max_new_tokens", "max_length", "min_length"),
+    *("min_new_tokens", "max_time", *ANSWERS),
+)
+FLAGS = (
+    *("do_sample", "use_cache", "early_stopping", "renormalize_logits", "output_attentions", "output_hidden_states"),
+    *("output_scores", "output_logits", "return_dict_in_generate", "_from_model_config"),
+)
 
 
 def check_branch(branch: Any, where: str) -> None:
@@ -58,6 +70,32 @@ def check_decoder(decoder: Mapping[str, Any], where: str) -> None:
             most = MAX_MODULES if "layers" in key or "experts" in key else MAX_SIZE
         if not least <= value <= most:  # NaN is within nothing
             raise ConfigError(f"{path}: expected a number from {least} to {most}, got {_shown(value)}")
+
+
+def check_generation(settings: Mapping[str, Any], where: str) -> None:
+    """The settings of generation that a folder brings.
+
+    Args:
+        settings: of generation_config.json.
+        where: the file.
+
+    Raises:
+        ConfigError: a value is of another type or size than it can have, or a way to generate is asked for that avllm
+            has not.
+    """
+    for key, value in settings.items():
+        if value is None or key == "transformers_version":
+            continue
+        if key.endswith("token_id"):
+            ids = value if isinstance(value, list) else [value]
+            is_right = all(type(item) is int and -1 <= item <= MAX_SIZE for item in ids)
+        elif key in CHOICES:
+            most = MAX_ANSWERS if key in ANSWERS else MAX_SIZE
+            is_right = type(value) in (int, float) and 0 <= value <= most
+        else:
+            is_right = type(value) is bool if key in FLAGS else not value
+        if not is_right:
+            raise ConfigError(f"{where}: {key}: {_shown(value)} is not what it can be; take the entry out")
 
 
 def _may_be_zero(key: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from avllm.errors import CheckpointError, ConfigError
+from avllm.model.sizes import check_generation
 
 # The settings that `transformers` and `peft` look for in a folder.
 SETTINGS = (
@@ -54,6 +55,11 @@ def check_folder(folder: Path) -> None:
                 f"{folder}: holds config.json and {name}, a whole model and an adapter; expected one of them"
             )
         check_settings(settings, str(folder / name))
+        if name == "generation_config.json" and isinstance(settings, Mapping):
+            try:
+                check_generation(settings, str(folder / name))
+            except ConfigError as error:
+                raise CheckpointError(str(error)) from error
     _check_index(folder)
 
 

@@ -21,6 +21,7 @@ from avllm.media.limits import Limits
 from avllm.media.pyav import OPENING, as_fraction
 from avllm.media.source import Source
 from avllm.media.tables import check_tables
+from avllm.media.tags import check_tags, element
 
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
 _FORMATS = (
@@ -78,6 +79,7 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
         MediaError: not a media file, of a kind that is not read, with too many tracks, or damaged.
     """
     check_tables(source)
+    check_tags(source)
     decoding = {
         "codec_whitelist": _TRUSTED,
         "max_pixels": str(min(limits.pixels + _MOST_PADDING, 2**31 - 1)),
@@ -202,23 +204,10 @@ def goes_on_after_segment(source: Source) -> bool:
     with io.BytesIO(source.data) if source.data is not None else open(str(source.path), "rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        _, head, _ = _element(file)
-        file.seek(head, io.SEEK_CUR)
-        _, length, is_known = _element(file)
-        return is_known and file.tell() + length < size
-
-
-def _element(file: io.BufferedIOBase) -> tuple[bytes, int, bool]:
-    """Id and length of the EBML element that begins here, and whether the length is known."""
-    first = file.read(1)
-    number = first + file.read(8 - first[0].bit_length()) if first and first[0] else first
-    first = file.read(1)
-    if not first or not first[0]:
-        return number, 0, False
-    num_more = 8 - first[0].bit_length()
-    bits = 7 * (num_more + 1)
-    length = int.from_bytes(first + file.read(num_more)) & ((1 << bits) - 1)
-    return number, length, length != (1 << bits) - 1
+        _, head = element(file)
+        file.seek(head or 0, io.SEEK_CUR)
+        _, length = element(file)
+        return length is not None and file.tell() + length < size
 
 
 def origin_seconds(container: InputContainer) -> float:

@@ -4,7 +4,7 @@ import gc
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +21,7 @@ from avllm.media.limits import Limits
 from avllm.media.pyav import OPENING, as_fraction
 from avllm.media.source import Source
 from avllm.media.tables import check_tables
-from avllm.media.tags import check_tags, element
+from avllm.media.tag_counts import check_tags, element
 
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
 _FORMATS = (
@@ -217,7 +217,19 @@ def origin_seconds(container: InputContainer) -> float:
 
 def packets_of(container: InputContainer, stream: Stream, damage: Damage) -> Iterator[Packet]:
     """The packets of a track up to its end, or to where the file cannot be read any further."""
-    return until_fault(container.demux(stream), damage)
+    return until_fault(demuxed(container, stream), damage)
+
+
+def demuxed(container: InputContainer, streams: Stream | Sequence[Stream]) -> Iterator[Packet]:
+    """The packets of some tracks, from where the file stands.
+
+    Raises:
+        av.FFmpegError: the file cannot be read any further.
+    """
+    try:
+        yield from container.demux(streams)
+    except IndexError as error:  # PyAV does not know a track that comes up midway, as broadcasts have them.
+        raise av.InvalidDataError(1, "the tracks change midway") from error
 
 
 def until_fault(packets: Iterator[Packet], damage: Damage) -> Iterator[Packet]:

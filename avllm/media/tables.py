@@ -12,7 +12,7 @@ import numpy as np
 
 from avllm.errors import MediaError
 from avllm.media.source import Source
-from avllm.media.tags import MOST_TAGS
+from avllm.media.tag_counts import MOST_TAGS
 
 MOST_SAMPLES = 8_000_000  # of all tracks: six hours of 120 frames and 50 packets of sound in a second are 4 million
 _MOST_EDITED = 20_000_000  # each edit may list the samples of its track once more

@@ -6,7 +6,7 @@ import pytest
 
 from avllm.errors import MediaError
 from avllm.media import open_audio, open_video, probe
-from avllm.media.tags import MOST_TAGS
+from avllm.media.tag_counts import MOST_TAGS
 from tests.media.make import clip, sounding, tone
 
 

@@ -4,7 +4,7 @@ import gc
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +21,7 @@ from avllm.media.limits import Limits
 from avllm.media.pyav import OPENING, as_fraction
 from avllm.media.source import Source
 from avllm.media.tables import check_tables
+from avllm.media.tag_counts import check_tags, element
 
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
 _FORMATS = (
@@ -78,6 +79,7 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
         MediaError: not a media file, of a kind that is not read, with too many tracks, or damaged.
     """
     check_tables(source)
+    check_tags(source)
     decoding = {
         "codec_whitelist": _TRUSTED,
         "max_pixels": str(min(limits.pixels + _MOST_PADDING, 2**31 - 1)),
@@ -202,23 +204,10 @@ def goes_on_after_segment(source: Source) -> bool:
     with source.open() as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        _, head, _ = _element(file)
-        file.seek(head, io.SEEK_CUR)
-        _, length, is_known = _element(file)
-        return is_known and file.tell() + length < size
-
-
-def _element(file: io.BufferedIOBase) -> tuple[bytes, int, bool]:
-    """Id and length of the EBML element that begins here, and whether the length is known."""
-    first = file.read(1)
-    number = first + file.read(8 - first[0].bit_length()) if first and first[0] else first
-    first = file.read(1)
-    if not first or not first[0]:
-        return number, 0, False
-    num_more = 8 - first[0].bit_length()
-    bits = 7 * (num_more + 1)
-    length = int.from_bytes(first + file.read(num_more)) & ((1 << bits) - 1)
-    return number, length, length != (1 << bits) - 1
+        _, head = element(file)
+        file.seek(head or 0, io.SEEK_CUR)
+        _, length = element(file)
+        return length is not None and file.tell() + length < size
 
 
 def origin_seconds(container: InputContainer) -> float:
@@ -228,7 +217,19 @@ def origin_seconds(container: InputContainer) -> float:
 
 def packets_of(container: InputContainer, stream: Stream, damage: Damage) -> Iterator[Packet]:
     """The packets of a track up to its end, or to where the file cannot be read any further."""
-    return until_fault(container.demux(stream), damage)
+    return until_fault(demuxed(container, stream), damage)
+
+
+def demuxed(container: InputContainer, streams: Stream | Sequence[Stream]) -> Iterator[Packet]:
+    """The packets of some tracks, from where the file stands.
+
+    Raises:
+        av.FFmpegError: the file cannot be read any further.
+    """
+    try:
+        yield from container.demux(streams)
+    except IndexError as error:  # PyAV does not know a track that comes up midway, as broadcasts have them.
+        raise av.InvalidDataError(1, "the tracks change midway") from error
 
 
 def until_fault(packets: Iterator[Packet], damage: Damage) -> Iterator[Packet]:

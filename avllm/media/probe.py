@@ -15,6 +15,7 @@ from avllm.media.container import (
     Damage,
     codec_name,
     decoded,
+    demuxed,
     duration_seconds,
     goes_on_after_segment,
     is_cover,
@@ -272,7 +273,7 @@ def _displays(
     for stream in pictures:
         stream.codec_context.thread_count = 1  # One frame is wanted of each; threads cost memory, track by track.
     wanted = pictures if walker is None else walker.streams
-    packets = until_fault(container.demux(wanted), Damage()) if wanted else ()
+    packets = until_fault(demuxed(container, wanted), Damage()) if wanted else ()
     for num_read, packet in enumerate(packets):
         if walker is None and (not missing or num_read >= _MOST_PACKETS):
             break

@@ -178,8 +178,10 @@ def _check_counts(**given: object) -> None:
 
 def _check_numbers(**given: object) -> None:
     for name, value in given.items():
-        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if value is not None and not (is_number and math.isfinite(float(value))):
+        if value is None:
+            continue
+        is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not is_number or not abs(value) < float("inf"):
             raise ConfigError(f"{name}: expected a number, got {value!r}")
 
 

@@ -10,6 +10,7 @@ from av.container import InputContainer
 from avllm.media.container import (
     Damage,
     codec_name,
+    demuxed,
     duration_seconds,
     goes_on_after_segment,
     origin_seconds,
@@ -52,7 +53,7 @@ class Soundtrack:
         elif name in _WALKED or is_joined:
             self.track = walk(container, stream).tracks[stream.index]
         elif not has_index:
-            self.in_turn = container.demux(stream)
+            self.in_turn = demuxed(container, stream)
 
     @property
     def stated_s(self) -> float | None:
@@ -106,7 +107,7 @@ class Soundtrack:
         while back_s <= _MOST_BACK_S:
             try:
                 self.container.seek(int((since_s - back_s + self.origin_s) / unit), stream=stream)
-                packets = self.container.demux(self.stream)
+                packets = demuxed(self.container, self.stream)
                 first = next(packets, None)
             except av.FFmpegError:
                 first, packets = None, iter(())

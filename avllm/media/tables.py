@@ -12,6 +12,7 @@ import numpy as np
 
 from avllm.errors import MediaError
 from avllm.media.source import Source
+from avllm.media.tag_counts import MOST_TAGS
 
 MOST_SAMPLES = 8_000_000  # of all tracks: six hours of 120 frames and 50 packets of sound in a second are 4 million
 _MOST_EDITED = 20_000_000  # each edit may list the samples of its track once more
@@ -173,6 +174,8 @@ class _Checker:
             for inner, part in _boxes(body):
                 self._take(inner, part, depth + 1)
         elif kind in (b"meta", b"stsd"):
+            if kind == b"meta" and bytes(body).count(b"data") > 2 * MOST_TAGS:
+                raise MediaError(f"{self.name}: holds more than {MOST_TAGS} tags; write it again without them")
             # Their fields come before their boxes, of which there should be no tables at all.
             for table in (b"stsz", b"stz2", b"trun"):
                 place = bytes(body).find(table)

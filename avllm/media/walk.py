@@ -15,7 +15,7 @@ import numpy as np
 from av import AudioStream, Packet, VideoStream
 from av.container import InputContainer
 
-from avllm.media.container import Damage, codec_name, is_cover, seconds_per_tick, until_fault
+from avllm.media.container import Damage, codec_name, demuxed, is_cover, seconds_per_tick, until_fault
 
 NO_TIME = -(2**63)
 # Clocks that go back, or in broadcast formats far ahead, belong to another recording that was joined.
@@ -201,7 +201,7 @@ def walk(container: InputContainer, kept: VideoStream | AudioStream) -> Walk:
     """Reads a freshly opened file from its start to its end, or to where it cannot be read any further."""
     walker = Walker(container, [kept])
     try:
-        for packet in container.demux(walker.streams):
+        for packet in demuxed(container, walker.streams):
             walker.add(packet)
     except av.FFmpegError:
         if not walker.tracks[kept.index].num_packets:
@@ -233,7 +233,7 @@ def packets_from(
     """
     if not is_fresh and number >= track.num_packets:
         return  # The walk met none.
-    here, packets = (0, container.demux(stream)) if is_fresh else _found(container, stream, track, number)
+    here, packets = (0, demuxed(container, stream)) if is_fresh else _found(container, stream, track, number)
     for packet in until_fault(packets, damage):
         if not packet.size:
             if here < track.num_packets and not is_fresh:  # After a seek FFmpeg ends a joined Matroska file too early.
@@ -287,7 +287,7 @@ def _found(
             continue
         try:
             container.seek(offset, stream=stream, unsupported_byte_offset=is_byte)
-            packets = container.demux(stream)
+            packets = demuxed(container, stream)
             for packet, _ in zip(packets, range(number - first + _LOOK_AHEAD), strict=False):
                 here = _number_of(packet, track, max(0, first - _LOOK_BEHIND), number + 1)
                 if here is not None:

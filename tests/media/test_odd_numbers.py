@@ -1,6 +1,7 @@
 """Numbers in a file that cannot be are the file's fault: one MediaError names it; odd arguments are the caller's."""
 
 import importlib
+import inspect
 import struct
 import subprocess
 import sys
@@ -362,3 +363,27 @@ def test_damaged_clusters_of_matroska_are_refused(tmp_path):
         path.write_bytes(data + (good if number % 3 == 0 else b""))
         for options in ({}, {"start_s": 1.0}):
             read_or_refused(open_audio, path, **options)
+
+
+def test_tracks_that_come_up_midway_end_what_is_read(tmp_path, monkeypatch):
+    """PyAV has no entry for them."""
+    path = coded(tmp_path / "a.ts", "mpeg2video", 12, sound="mp2")
+    whole, real = open_audio(path), inspect.unwrap(container.demuxed)
+
+    class Changing:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def demux(self, streams):
+            yield from self.inner.demux(streams)
+            raise IndexError("array index out of range")
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    for module in ("container", "walk", "soundtrack", "probe"):
+        place = importlib.import_module(f"avllm.media.{module}")
+        monkeypatch.setattr(place, "demuxed", lambda inner, streams: real(Changing(inner), streams))
+    assert probe(path).has_video
+    assert open_audio(path).duration_s == pytest.approx(whole.duration_s, abs=0.1)
+    assert len(open_video(path, Sampling(num_frames=4))) == 4

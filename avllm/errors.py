@@ -3,11 +3,16 @@
 And the one that no user can cause: a fault of avllm or of a library, which is never told as one of the user's file.
 """
 
+import logging
 import platform
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import metadata
+from typing import TypeVar
 
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
 ABSENT = "absent"
 LONGEST_MESSAGE = 2000  # characters: a name or a text of megabytes is not told in whole
 # Which releases a report of a fault needs to be understood.
@@ -63,6 +68,34 @@ class InternalError(RuntimeError):
         internal = cls(in_one_line(error))
         internal.add_note("".join(traceback.format_exception(error)))
         return internal
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether something went wrong; what is none is an order to stop. A panic of a library in Rust is no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def attempted(call: Callable[[], Result]) -> Result | AvllmError:
+    """What a call gives, or what is wrong with it, whatever it raises."""
+    try:
+        return call()
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        return named_fault(error)
+
+
+def named_fault(error: BaseException) -> AvllmError:
+    """An exception as an error that a row can tell: one of ours as it is, any other as what it is, a fault of code.
+
+    It holds no frames any more, whose tensors would stay in memory beside the next question's.
+    """
+    found = error
+    if not isinstance(found, AvllmError):
+        logger.debug("an unexpected exception", exc_info=error)
+        found = AvllmError(in_one_line(error))
+    found.__traceback__ = found.__cause__ = found.__context__ = None
+    return found
 
 
 def in_one_line(error: BaseException) -> str:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from avllm.chat.ahead import named_fault
 from avllm.chat.ask import kind_of, told_apart
 from avllm.chat.asked import AudioMode, audio_mode_of
 from avllm.chat.assistant import load
 from avllm.chat.session import Overflow, Session
 from avllm.chat.threads import choose_threads
 from avllm.durable import write_json
-from avllm.errors import AvllmError, DataError
+from avllm.errors import AvllmError, DataError, named_fault
 from avllm.model.options import SHARED, for_kind
 from avllm.terminal import say
 

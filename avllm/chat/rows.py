@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from avllm.chat.ahead import attempted
 from avllm.chat.assistant import Request
 from avllm.config import nearest
-from avllm.errors import AvllmError, DataError, own_message
+from avllm.errors import AvllmError, DataError, attempted, own_message
 from avllm.model.options import SYNONYMS, for_kind
 from avllm.model.prompts import Kind
 from avllm.textfile import byte_lines, line_text

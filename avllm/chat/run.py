@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from avllm.chat.ahead import answer_each, attempted
+from avllm.chat.ahead import answer_each
 from avllm.chat.asked import AudioMode, audio_mode_of
 from avllm.chat.assistant import Assistant, load
 from avllm.chat.generate_options import settled
@@ -22,7 +22,7 @@ from avllm.chat.rows import Line, read_lines
 from avllm.chat.store import Perceived
 from avllm.chat.threads import choose_threads
 from avllm.durable import Appender, appending, lock_beside, locked, whole_lines
-from avllm.errors import AvllmError, ConfigError, DataError, own_message
+from avllm.errors import AvllmError, ConfigError, DataError, attempted, own_message
 from avllm.media import read_ahead
 from avllm.media.isolated import reader_of
 from avllm.model.options import VideoOptions, checked, named
@@ -116,7 +116,7 @@ def run(
     settled(options)
     defaults = {"audio_mode": audio_mode_of(audio), **reading}
     target = Path(target)
-    if target.exists() and os.path.exists(source) and os.path.samefile(source, target):
+    if os.path.exists(target) and os.path.exists(source) and os.path.samefile(source, target):
         raise DataError(f"{target}: is the input itself; name another file for the answers")
     with locked(lock_beside(target), target):
         written = _written(target, resume)
@@ -151,12 +151,12 @@ def _answer_all(rows: Iterator[dict[str, Any]], count: int, out: Appender) -> in
 @contextmanager
 def _opened(target: Path) -> Iterator[Appender]:
     """The output, open before the model is loaded; a new one without a row goes if the work fails."""
-    is_new = not target.exists()
+    is_new = not os.path.exists(target)
     try:
         with appending(target) as out:
             yield out
     except BaseException:
-        if is_new and target.exists() and not target.stat().st_size:
+        if is_new and os.path.exists(target) and not target.stat().st_size:
             target.unlink()
         raise
 
@@ -169,7 +169,7 @@ def _require_positive(**counts: int) -> None:
 
 def _written(target: Path, resume: bool) -> set[str | int | float]:
     """Ids of the rows that are there."""
-    if not target.exists():
+    if not os.path.exists(target):
         return set()
     if not target.is_file():
         raise DataError(f"{target}: is no file; expected one for the answers, or a name that is free")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: {_again(args)}") from None
     except DiskError as error:
-        raise DiskError(f"{error}; then go on with: {_again(args)}" if args.target.exists() else str(error)) from error
+        more = f"; then go on with: {_again(args)}" if os.path.exists(args.target) else ""
+        raise DiskError(f"{error}{more}") from error
     say(summary)
     if summary.warning:
         say(f"avllm run: {summary.warning}", file=sys.stderr)

@@ -4,6 +4,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,7 +18,8 @@ from avllm.data.prepare import NothingLearned, Prepare
 from avllm.data.records import DatasetConfig, Medium, Record
 from avllm.data.videochat_instruct import VideoChatInstruct
 from avllm.data.webdataset import WebDataset
-from avllm.errors import AvllmError, DataError, MediaError
+from avllm.durable import file_whole
+from avllm.errors import AvllmError, DataError, MediaError, attempted, own_message
 
 MAX_SHOWN = 20
 What = Literal["entry", "media", "length", "labels", "duplicate"]
@@ -141,14 +143,12 @@ def check(
     media, notes = Counter[str](), Counter[str](getattr(source, "notes", ()))
     seen: dict[Any, str] = {}
     for index in tqdm(range(len(source)), unit="entry", disable=None):
-        try:
-            record = source.record(index, 0)
-            for medium in (medium for turn in record.turns for medium in turn.media):
-                media[medium.kind] += 1
-                prepare.require_branch(medium, record.id)
-        except AvllmError as error:
-            faults.append(Fault(what="media" if isinstance(error, MediaError) else "entry", message=str(error)))
+        record = attempted(partial(_record, source, index, prepare))
+        if isinstance(record, AvllmError):
+            what: What = "media" if isinstance(record, MediaError) else "entry"
+            faults.append(Fault(what=what, message=own_message(record)))
             continue
+        media.update(medium.kind for turn in record.turns for medium in turn.media)
         where = record.id
         notes.update((*record.remarks, *(f"key {key} is not used" for key in record.unused)))
         if record.system and not prepare.has_system(record):
@@ -173,16 +173,24 @@ def check(
     )
 
 
+def _record(source: Any, index: int, prepare: Prepare) -> Record:
+    """An entry whose media the system has branches for."""
+    record = source.record(index, 0)
+    for medium in (medium for turn in record.turns for medium in turn.media):
+        prepare.require_branch(medium, record.id)
+    return record
+
+
 def _length(prepare: Prepare, record: Record) -> int | Fault:
     """Ids of a record with its media, or what keeps it from being trained on."""
-    try:
-        return len(prepare(record, 0).input_ids)
-    except MediaError as error:
-        return Fault(what="media", message=f"{record.id}: {error}")
-    except TooLong as error:
-        return Fault(what="length", message=str(error))
-    except DataError as error:
-        return Fault(what="labels" if isinstance(error, NothingLearned) else "entry", message=str(error))
+    found = attempted(lambda: len(prepare(record, 0).input_ids))
+    if isinstance(found, int):
+        return found
+    if isinstance(found, TooLong):
+        return Fault(what="length", message=own_message(found))
+    if isinstance(found, DataError):
+        return Fault(what="labels" if isinstance(found, NothingLearned) else "entry", message=own_message(found))
+    return Fault(what="media", message=f"{record.id}: {own_message(found)}")  # a fault of code counts as this, too
 
 
 def _name(config: Any) -> str:
@@ -200,7 +208,8 @@ def draw_lengths(lengths: Sequence[int], picture: Path) -> None:
     axes.hist(lengths, bins=min(50, max(1, len(set(lengths)))), color="#1f4e8c")
     axes.set(xlabel="ids of an entry, media included", ylabel="entries")
     axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=110)
+    with file_whole(picture) as unfinished:
+        figure.savefig(unfinished, dpi=110, format=picture.suffix[1:] or "png")
 
 
 def _content(record: Record) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from avllm.data.feature_shards import Entry, file_of, stamp_of, write_shard
 from avllm.data.features import Reading
 from avllm.data.records import Medium
-from avllm.errors import AvllmError, MediaError, NoAudioStream, NumericError
+from avllm.errors import AvllmError, MediaError, NoAudioStream, NumericError, attempted, own_message
 from avllm.media import read_ahead
 from avllm.model import Branch, Loaded
 
@@ -113,9 +113,18 @@ class Extractor:
 
     def _decode(self, row: tuple[int, Item]) -> _Decoded:
         _, (_, branch, medium) = row
-        opened = medium.opened()
-        loaded = self.processor.read(opened, medium.kind, branch=branch, **self.reading.options(medium))
-        return _Decoded(loaded, self.reading.content(branch, medium, opened))
+
+        def read() -> _Decoded:
+            opened = medium.opened()
+            loaded = self.processor.read(opened, medium.kind, branch=branch, **self.reading.options(medium))
+            if not bool(torch.isfinite(loaded.values).all()):
+                raise MediaError(f"{medium.source}: has values that are not finite")
+            return _Decoded(loaded, self.reading.content(branch, medium, opened))
+
+        found = attempted(read)
+        if isinstance(found, AvllmError):
+            raise _as_medium(found)
+        return found
 
     @torch.inference_mode()
     def _encode(self, group: Any) -> None:
@@ -152,13 +161,18 @@ class Extractor:
             source=str(source)[:200],
             stamp=stamp_of(source),
             state=state,
-            reason=" ".join(str(error).split()),
+            reason=own_message(error),
         )
 
     def _write(self, number: int) -> Written:
         done = self._growing.pop(number)
         path = write_shard(self.folder, done.entries, done.tensors)
         return Written(path=path, entries=done.entries, num_bytes=path.stat().st_size)
+
+
+def _as_medium(error: AvllmError) -> AvllmError:
+    """A fault of code that a medium meets counts as one that cannot be read; it is told as what it is."""
+    return MediaError(own_message(error)) if type(error) is AvllmError else error
 
 
 def _entry(item: Item, **about: Any) -> Entry:

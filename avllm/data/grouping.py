@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from avllm.data.records import Record, Source
-from avllm.errors import MediaError
+from avllm.errors import AvllmError, ConfigError, DataError, attempted
 
 # Batches that are arranged together. More are alike more closely, and nearer to a sorted order; 50 is usual.
 WINDOW = 50
@@ -36,10 +36,12 @@ class Outlines:
     def _read(self, source: Source) -> np.ndarray:
         rows = np.empty((len(source), 2), dtype=np.int32)
         for index in range(len(source)):
-            try:
-                kinds, length = outline(source.record(index, 0))
-            except MediaError:  # told when it comes up
-                kinds, length = (), 0
+            found = attempted(lambda: outline(source.record(index, 0)))  # noqa: B023  (called at once)
+            if isinstance(found, DataError | ConfigError):
+                raise found
+            kinds, length = (
+                ((), 0) if isinstance(found, AvllmError) else found
+            )  # what is wrong is told when it comes up
             rows[index] = self._kinds.setdefault(kinds, len(self._kinds)), length
         return rows
 

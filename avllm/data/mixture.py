@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, Sampler
 
 from avllm.data.grouping import WINDOW, Outlines, grouped
 from avllm.data.records import Record, Source
-from avllm.errors import DataError, MediaError
+from avllm.errors import AvllmError, DataError, MediaError, is_fault, named_fault, own_message
 
 
 class Draw(NamedTuple):
@@ -31,6 +31,8 @@ class Unreadable:
 class Mixture(Dataset[Any]):
     """Reads draws: record, then what `prepare` makes of it. A medium that fails is told, not replaced.
 
+    A fault of code that a sample meets is told with the same words, and counts as one that could not be read.
+
     Args:
         sources: the datasets.
         prepare: record and seed -> sample; raises MediaError when a medium cannot be read.
@@ -48,7 +50,13 @@ class Mixture(Dataset[Any]):
             name = record.id
             return self.prepare(record, draw.seed)
         except MediaError as error:
-            return Unreadable(name, str(error))
+            return Unreadable(name, own_message(error))
+        except AvllmError:  # of the annotation: the run stops
+            raise
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            return Unreadable(name, str(named_fault(error)))
 
 
 class Order(Sampler[list[Draw]]):

@@ -17,7 +17,8 @@ from avllm.data.collate import IGNORED, Sample
 from avllm.data.context import Context
 from avllm.data.prepare import Prepare
 from avllm.data.records import DatasetConfig
-from avllm.errors import MediaError
+from avllm.durable import write_whole
+from avllm.errors import DataError, named_fault, own_message
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
@@ -69,11 +70,14 @@ def preview(
             record = source.record(index, 0)
             title = f"<h2>{html.escape(record.id)}</h2>"
             parts.append(f"<section>{title}{_sample(prepare(record, 0), processor)}</section>")
-        except MediaError as error:
-            parts.append(f'<section>{title}<p class="fault">{html.escape(str(error))}</p></section>')
+        except DataError:
+            raise
+        except Exception as error:
+            told = html.escape(own_message(named_fault(error)))
+            parts.append(f'<section>{title}<p class="fault">{told}</p></section>')
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Samples</title>'
     legend = '<p>Green: learned. <span class="slot">Blue</span>: places that the media fill.</p>'
-    page.write_text(f"{head}<style>{STYLE}</style><body>{legend}{''.join(parts)}</body></html>\n", encoding="utf-8")
+    write_whole(page, f"{head}<style>{STYLE}</style><body>{legend}{''.join(parts)}</body></html>\n")
     return len(parts)
 
 

@@ -4,6 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -12,7 +13,7 @@ from avllm.data.feature_shards import files_of
 from avllm.data.frames import num_frames, require_frames
 from avllm.data.prepare import Prepare, require_learned
 from avllm.data.records import Medium, Record, Source
-from avllm.errors import DataError, MediaError
+from avllm.errors import AvllmError, ConfigError, DataError, attempted, own_message
 from avllm.model.prompts import Medium as PromptMedium
 from avllm.model.prompts import Slot, Text, Turn, conversation
 
@@ -147,11 +148,12 @@ class _Look:
         every = max(1, len(rows) // MAX_FILES)
         bar = tqdm(rows, desc=f"looking through {name}", unit="sample", disable=None, leave=False)
         for number, index in enumerate(bar):
-            try:
-                record = source.record(index, 0)
-            except MediaError as error:
+            record = attempted(partial(source.record, index, 0))
+            if isinstance(record, DataError | ConfigError):
+                raise record
+            if isinstance(record, AvllmError):
                 self.num_searched += 1
-                self.missing.append(str(error))
+                self.missing.append(own_message(record))
                 continue
             if record.input_ids is not None:
                 return
@@ -168,13 +170,11 @@ class _Look:
             if lost is not None:
                 self.missing.append(f"{record.id}: {lost}: no such file")
                 return
-        try:
-            if not self.fit.require(record):
-                self.prepare(record, 0)
-        except MediaError:  # counted when it comes up
-            return
-        except DataError as error:
-            self.faults.append(str(error))
+        found = attempted(lambda: self.fit.require(record) or self.prepare(record, 0))
+        if isinstance(found, ConfigError):
+            raise found
+        if isinstance(found, DataError):  # any other is counted when it comes up
+            self.faults.append(own_message(found))
 
     def _lost(self, medium: Medium) -> str | None:
         """The file of a medium, if it is not there and is needed."""

@@ -8,7 +8,7 @@ kill left of it goes when the same is written again.
 from avllm.durable.faults import UNFINISHED, disk_faults, told_of_disk
 from avllm.durable.locks import in_use, lock_beside, locked
 from avllm.durable.rows import Appender, append_line, appending, json_line, whole_lines
-from avllm.durable.whole import file_whole, sync, sync_folder, write_json, write_whole, written_whole
+from avllm.durable.whole import file_whole, remove_unfinished, sync, sync_folder, write_json, write_whole, written_whole
 
 __all__ = [
     "UNFINISHED",
@@ -21,6 +21,7 @@ __all__ = [
     "json_line",
     "lock_beside",
     "locked",
+    "remove_unfinished",
     "sync",
     "sync_folder",
     "told_of_disk",

@@ -80,8 +80,8 @@ def in_use(folder: Path) -> Iterator[None]:
     if int(os.environ.get("RANK", 0)):
         yield
         return
-    is_new = not folder.exists()
     with disk_faults(folder):
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder / IN_USE, folder):

@@ -39,10 +39,10 @@ def written_whole(folder: str | Path) -> Iterator[Path]:
         InUse: another process writes it.
     """
     folder = Path(os.path.realpath(folder))
-    if folder.exists() and not folder.is_dir():
-        raise DiskError(f"{folder}: is a file; expected a folder, or a name that is free")
     unfinished, aside = (folder.with_name(f"{UNFINISHED}{short(folder.name)}{end}") for end in ("", ".old"))
     with disk_faults(folder):
+        if folder.exists() and not folder.is_dir():
+            raise DiskError(f"{folder}: is a file; expected a folder, or a name that is free")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(lock_beside(folder), folder):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -105,6 +105,15 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
     """Writes JSON that people may read, whole or not at all."""
     write_whole(path, json.dumps(data, indent=2) + "\n")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes left half written in a folder, of which the caller holds the lock."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from avllm.chat.ahead import answer_each, attempted
+from avllm.chat.ahead import answer_each
 from avllm.chat.assistant import Assistant, Request, load
 from avllm.chat.reply import Reply
 from avllm.chat.store import Perceived
 from avllm.chat.threads import choose_threads
 from avllm.checkpoints.adapters import is_adapter
 from avllm.checkpoints.load import base_folder, find_model, open_processor
-from avllm.errors import AvllmError, ConfigError, own_message
+from avllm.errors import AvllmError, ConfigError, attempted, own_message
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Row, digest
 from avllm.evaluation.sample import Sample

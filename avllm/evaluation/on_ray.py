@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from avllm.chat.ahead import named_fault
 from avllm.chat.assistant import Assistant
 from avllm.chat.perceiver import reading_through
 from avllm.data.shares import Ledgers, RayLedger, work_through
-from avllm.errors import AvllmError
+from avllm.errors import AvllmError, attempted
 from avllm.evaluation.answering import answer, assistant_of, failed, grouped
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Row
@@ -83,10 +82,9 @@ def answer_share(
 
     def do(groups: Sequence[list[Sample]]) -> list[Row]:
         wanted = [sample for group in groups for sample in group]
-        try:
-            return [row for rows in answer(benchmark, wanted, assistant) for row in rows]
-        except Exception as error:  # in an actor it would end the run
-            return [failed(sample, named_fault(error)) for sample in wanted]
+        # Whatever is raised in an actor would end the run.
+        found = attempted(lambda: [row for rows in answer(benchmark, wanted, assistant) for row in rows])
+        return [failed(sample, found) for sample in wanted] if isinstance(found, AvllmError) else found
 
     def give_up(group: list[Sample], reason: str) -> list[Row]:
         return [failed(sample, AvllmError(reason)) for sample in group]

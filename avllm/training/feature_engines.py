@@ -13,6 +13,8 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from avllm.data import DATASETS
+from avllm.data.feature_shards import SHARDS
+from avllm.durable import in_use, remove_unfinished
 from avllm.errors import AvllmError, DataError, InternalError
 from avllm.training.features import Job, Summary, Work
 from avllm.training.stage import read_stage
@@ -46,12 +48,16 @@ def extract(
     Raises:
         ConfigError: a fault in the stage, frames drawn at random, or a folder that holds other features.
         DataError: too many media could not be read.
+        InUse: another run writes into the folder.
+        DiskError: it cannot be written; the shards that are there are whole.
     """
     settings, _ = read_stage(stage, overrides, datasets={**DATASETS, **(datasets or {})})
     job = Job(stage=settings, out=Path(out), workers=workers, **options)
     started = time.monotonic()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    with tqdm(unit="medium", desc="features", disable=None, smoothing=0.1) as bar:
+    with in_use(job.out), tqdm(unit="medium", desc="features", disable=None, smoothing=0.1) as bar:
+        if world == 1:
+            remove_unfinished(job.out / SHARDS)
         if engine == "ray":
             from avllm.training.feature_ray import run_ray
 

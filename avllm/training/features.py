@@ -19,7 +19,7 @@ from avllm.data.feature_shards import Entry, key_number, write_shard
 from avllm.data.feature_work import Extractor, Item, Written
 from avllm.data.features import FeatureStore, Reading, begin, describe, require_equal
 from avllm.data.records import Medium, Record
-from avllm.errors import ConfigError, DataError, MediaError
+from avllm.errors import AvllmError, ConfigError, DataError, MediaError, attempted
 from avllm.media.isolated import reader_of
 from avllm.model import Branch, StoredEnd
 from avllm.training.frozen import matches
@@ -152,9 +152,10 @@ class Plan:
                             yield key, branches.index(branch), source, index, place
 
     def _media(self, source: int, index: int) -> list[Medium]:
-        try:
-            record: Record = self.sources[source].record(index, 0)
-        except MediaError:  # training counts it
+        record: Record | AvllmError = attempted(lambda: self.sources[source].record(index, 0))
+        if isinstance(record, DataError | ConfigError):
+            raise record
+        if isinstance(record, AvllmError):  # training counts it
             return []
         return [medium for turn in record.turns for medium in turn.media]
 

@@ -1,6 +1,7 @@
 """Runs a stage: from its YAML to a folder that `avllm.load` opens."""
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -16,7 +17,7 @@ from avllm.checkpoints.load import base_name
 from avllm.data import DATASETS, Collate, Context, Mixture, Order, Prepare
 from avllm.data.grouping import Outlines
 from avllm.data.ready import require_ready
-from avllm.durable import UNFINISHED, in_use, sync, sync_folder, write_json, write_whole
+from avllm.durable import UNFINISHED, disk_faults, in_use, remove_unfinished, sync, sync_folder, write_json, write_whole
 from avllm.errors import ConfigError
 from avllm.extras import require
 from avllm.media.isolated import reader_of
@@ -58,7 +59,9 @@ def train(
 
     Raises:
         MissingPackage: of the extra `train`.
-        ConfigError: a fault in the stage, or an output folder that holds another run or a model, or is in use.
+        ConfigError: a fault in the stage, or an output folder that holds another run or a model.
+        InUse: another process trains into the output folder; said before a model is loaded.
+        DiskError: it cannot be written; the last checkpoint is whole, and resume goes on from it.
         Stopped: Ctrl-C; the state is stored.
     """
     settings, plain = read_stage(stage, overrides, datasets={**DATASETS, **(datasets or {})})
@@ -71,6 +74,9 @@ def train(
 
 
 def _train(settings: Stage, plain: Mapping[str, Any], folder: Path, reader: Any, *, resume: bool) -> Path:
+    if not int(os.environ.get("RANK", 0)):
+        for place in (folder, folder / "checkpoints"):
+            remove_unfinished(place)
     newest = _to_resume(plain, folder, resume)
     if (folder / RECORD).exists():
         logger.warning("%s is finished already", folder)
@@ -184,20 +190,14 @@ def export(
     folder = trainer.folder
     unfinished = folder / f"{UNFINISHED}export"
     shutil.rmtree(unfinished, ignore_errors=True)
-    if adapted is None:
-        save_system(model, processor, unfinished)
-    else:
-        base, *parts = trainer.stage.starts
-        # The base is what the adapter names; parts of earlier stages that lie over it go along.
-        changed = list(dict.fromkeys([*(name for part in parts for name in trained_in(part)), *trained]))
-        save_adapter(adapted, unfinished, base=base_name(base), trained=full_weights(model, changed))
-    parameters = dict(model.named_parameters())
-    trained_weights = {name: parameters[name].detach().cpu().contiguous() for name in trained}
-    checkpoint.save_weights(trained_weights, unfinished / checkpoint.TRAINABLE)
-    sync(unfinished)
-    for path in sorted(unfinished.iterdir()):
-        path.replace(folder / path.name)
-    unfinished.rmdir()
+    try:
+        with disk_faults(folder):
+            _fill(unfinished, model, processor, trained, trainer, adapted)
+            sync(unfinished)
+            for path in sorted(unfinished.iterdir()):
+                path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     record = {
         "stage": dict(plain),
         "base": list(trainer.stage.starts),
@@ -216,6 +216,21 @@ def export(
         }
     write_json(folder / RECORD, record)
     sync_folder(folder)
+
+
+def _fill(
+    folder: Path, model: Any, processor: Any, trained: Sequence[str], trainer: StageTrainer, adapted: Any
+) -> None:
+    if adapted is None:
+        save_system(model, processor, folder)
+    else:
+        base, *parts = trainer.stage.starts
+        # The base is what the adapter names; parts of earlier stages that lie over it go along.
+        changed = list(dict.fromkeys([*(name for part in parts for name in trained_in(part)), *trained]))
+        save_adapter(adapted, folder, base=base_name(base), trained=full_weights(model, changed))
+    parameters = dict(model.named_parameters())
+    trained_weights = {name: parameters[name].detach().cpu().contiguous() for name in trained}
+    checkpoint.save_weights(trained_weights, folder / checkpoint.TRAINABLE)
 
 
 def _make_ready(model: nn.Module, settings: Stage) -> tuple[list[str], Any]:

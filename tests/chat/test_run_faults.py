@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from avllm import textfile
-from avllm.chat import ahead
 from avllm.chat.run import run
-from avllm.durable import lock_beside, locked
-from avllm.errors import AvllmError, DiskError, InUse, MediaError, OutOfMemory
+from avllm.cli import main
+from avllm.errors import AvllmError, DiskError, InUse, MediaError, OutOfMemory, attempted
 from tests.durable.full_disk import fill, small_disk
 
 OPTIONS = {"max_new_tokens": 4}
@@ -36,11 +36,11 @@ def answered(assistant, tmp_path):
     return work
 
 
-class Panic(BaseException):
+class PanicException(BaseException):
     """As pyo3_runtime.PanicException, which is no Exception."""
 
 
-@pytest.mark.parametrize("error", [Panic("range end index 5 out of range"), MemoryError(), RecursionError("deep")])
+@pytest.mark.parametrize("error", [PanicException("range end 5"), MemoryError(), RecursionError("deep")])
 def test_what_is_no_common_exception_is_an_error_row_too(assistant, answered, monkeypatch, error):
     good, rows = assistant.processor.read, [{"id": n, "video": f"clip {n}", "question": "what?"} for n in range(3)]
 
@@ -72,6 +72,13 @@ def test_s22_of_a_tenth_of_broken_media_exactly_those_are_error_rows(assistant, 
     }
 
 
+@pytest.fixture
+def light_plan(monkeypatch):
+    """Without the settings that would fit: to find them takes a second for each."""
+    monkeypatch.setattr("avllm.model.plan.smaller", lambda *args: [])
+
+
+@pytest.mark.usefixtures("light_plan")
 @pytest.mark.parametrize("step", [0, 1, 3])
 def test_s20_out_of_memory_is_typed_and_the_next_is_served(assistant, answered, monkeypatch, step):
     decoder, fails = assistant.model.decoder, [True]
@@ -92,6 +99,7 @@ def test_s20_out_of_memory_is_typed_and_the_next_is_served(assistant, answered, 
     assert plain[1]["answer"] == answered([{"id": 1, "video": "clip", "question": "what?"}])[1]["answer"]
 
 
+@pytest.mark.usefixtures("light_plan")
 def test_s20_memory_gone_while_media_are_encoded_is_typed_too(assistant, answered, monkeypatch):
     tokens = assistant.model.branch_tokens
 
@@ -116,7 +124,7 @@ def test_an_error_that_is_kept_holds_no_frames():
         except RuntimeError as error:
             raise OutOfMemory(f"{len(tensor)}") from error
 
-    error = ahead.attempted(fail)
+    error = attempted(fail)
     assert isinstance(error, OutOfMemory)
     assert error.__traceback__ is error.__cause__ is error.__context__ is None
 
@@ -164,8 +172,6 @@ def test_a_line_up_to_the_limit_is_read_and_a_longer_one_is_an_error_row(answere
 
 
 def test_lines_whose_id_is_taken_are_named_at_the_end(assistant, tmp_path, capsys, monkeypatch):
-    from avllm.cli import main
-
     rows = [{"id": 5, "question": "a"}, {"id": 5, "question": "b"}, {"question": "c"}, {"id": 5.0, "question": "d"}]
     source = tmp_path / "in.jsonl"
     source.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -220,17 +226,32 @@ def test_of_two_runs_on_one_output_the_second_is_told_of_the_first_before_a_mode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
-def test_another_process_that_runs_is_named_on_the_command_line(tmp_path):
+HOLD = """
+import sys
+from pathlib import Path
+from avllm.durable import lock_beside, locked
+with locked(lock_beside(Path(sys.argv[1])), sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_that_runs_is_named_on_the_command_line(tmp_path, capsys):
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"id": 1, "question": "what?"}', encoding="utf-8")
-    root = Path(__file__).parents[2]
-    with locked(lock_beside(out), out):
-        command = [sys.executable, "-m", "avllm", "run", str(source), str(out), "--model", "/nowhere"]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"avllm run: {out}: process ")
-    assert done.stderr.count("\n") == 1
-    assert "writes it right now; wait for its end" in done.stderr
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        assert main(["run", str(source), str(out), "--model", "/nowhere"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"avllm run: {out}: process {other.pid} on ")
+        assert error.count("\n") == 1
+        assert "writes it right now; wait for its end" in error
 
 
 def test_s25_a_full_disk_loses_no_row_and_a_resumed_run_is_the_uninterrupted_one(assistant, answered, tmp_path):
@@ -250,3 +271,38 @@ def test_s25_a_full_disk_loses_no_row_and_a_resumed_run_is_the_uninterrupted_one
         assert out.read_bytes().startswith(kept)
     assert {row["id"]: row["answer"] for row in got} == {name: row["answer"] for name, row in whole.items()}
     assert len(got) == 40
+
+
+def test_s21_the_same_input_and_seed_give_the_same_answers_in_two_processes_and_in_a_batch(tmp_path):
+    rows = [
+        {"id": n, "question": q, **({} if n % 2 else {"image": "picture.png"})}
+        for n, q in enumerate(["What do you see?", "Name a colour.", "What shape is it, and where?", "And now?"])
+    ]
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "picture.png")
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    options = {"max_new_tokens": 8, "temperature": 1.5, "seed": 3, "media_root": str(tmp_path)}
+    outs = [tmp_path / f"{name}.jsonl" for name in ("here", "alone", "there")]
+    program = f"from avllm.chat.run import run; run({str(source)!r}, {str(outs[2])!r}, batch=2, **{options!r})"
+    there = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
+    run(source, outs[0], batch=4, workers=2, **options)
+    run(source, outs[1], batch=1, **options)
+    assert there.wait() == 0
+    answers = [{row["id"]: row["answer"] for row in map(json.loads, out.read_text().splitlines())} for out in outs]
+    assert len(answers[0]) == 4
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_s27_no_question_answer_or_name_is_logged(assistant, answered, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    good = assistant.processor.read
+
+    def read(source, kind, **options):
+        if "odd" in str(source):
+            raise ZeroDivisionError("SECRET")
+        return good(source, kind, **options)
+
+    monkeypatch.setattr(assistant.processor, "read", read)
+    rows = [{"id": n, "video": f"SECRET {n}", "question": "SECRET?", "system": "SECRET"} for n in ("mute", "odd")]
+    answered([*rows, '{"id": "SECRET"', {"id": "SECRET", "SECRET": 1}], seed=1)
+    assert "SECRET" not in caplog.text

@@ -12,7 +12,7 @@ from tests.durable.full_disk import fill, small_disk
 from tests.evaluation.fake import FakeAssistant, benchmark
 
 
-class Panic(BaseException):
+class PanicException(BaseException):
     """As pyo3_runtime.PanicException, which is no Exception."""
 
 
@@ -36,13 +36,13 @@ def test_a_panic_while_a_medium_is_opened_is_an_error_row(tmp_path):
     class Odd(FakeAssistant):
         def perceive_all(self, *, video, **options):
             if "2" in str(video.name):
-                raise Panic("index out of range")
+                raise PanicException("index out of range")
             return super().perceive_all(video=video, **options)
 
     evaluate(benchmark(tmp_path), assistant=Odd())
     errors = _errors(tmp_path / "out")
     assert errors.keys() == {f"2/{index}" for index in range(5)}
-    assert all(text.startswith("Panic: index out of range (avllm ") for text in errors.values())
+    assert all(text.startswith("PanicException: index out of range (avllm ") for text in errors.values())
 
 
 @pytest.mark.parametrize("place", ["avllm.evaluation.answering.scored", "avllm.evaluation.sample.PromptText.text"])

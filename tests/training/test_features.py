@@ -4,6 +4,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,7 +16,8 @@ from safetensors.torch import load_file
 from avllm.cli import main
 from avllm.data import DATASETS
 from avllm.data.feature_shards import SHARDS, ShardIndex
-from avllm.errors import ConfigError, DataError
+from avllm.durable import in_use
+from avllm.errors import ConfigError, DataError, DiskError, InUse, MediaError
 from avllm.model import AvllmForConditionalGeneration
 from avllm.training import train
 from avllm.training.feature_engines import extract
@@ -22,6 +25,7 @@ from avllm.training.features import frozen_end
 from avllm.training.progress import read_log
 from avllm.training.stage import read_stage
 from avllm.training.start import open_branches
+from tests.durable.full_disk import fill, small_disk
 from tests.training.many_clips import PARTS, wait_for_shards, write_stage
 from tests.training.media_system import save_media_system, write_layouts
 
@@ -219,3 +223,58 @@ def test_kills_lose_no_finished_shard(tmp_path):
     entries = ShardIndex(out).entries()
     assert len(entries) == len({entry.key for entry in entries}) == total
     assert all(file.stat().st_mtime_ns == changed for file, changed in before.items())
+
+
+def test_s22_of_a_tenth_of_broken_media_exactly_those_are_listed(tmp_path, stage, layouts, capsys, monkeypatch):
+    from avllm.model import AvllmProcessor
+
+    good, broken = AvllmProcessor.read, {"clip3.mp4": KeyError("rotation"), "clip7.mp4": MediaError("cut short")}
+    names = [f"clip{number}" for number in range(20)]
+    videos = tmp_path / "p"
+    videos.mkdir()
+    source = next(path for path in Path(layouts["webvid"]["root"]).rglob("*.mp4"))
+    for name in names:
+        (videos / f"{name}.mp4").write_bytes(source.read_bytes() + name.encode())
+    (tmp_path / "some.csv").write_text("videoid,page_dir,name\n" + "".join(f"{name},p,A dog.\n" for name in names))
+
+    def read(self, opened, kind, **options):
+        error = broken.get(Path(opened).name)
+        if error is not None:
+            raise error
+        return good(self, opened, kind, **options)
+
+    monkeypatch.setattr(AvllmProcessor, "read", read)
+    path = stage(data=[{**layouts["webvid"], "annotations": str(tmp_path / "some.csv"), "root": str(tmp_path)}])
+    summary = extract(path, ["max_unreadable=0.1"], out=tmp_path / "store", decoders=2)
+
+    assert summary.stored == 18
+    listed = {Path(entry.source).name: entry.reason for entry in summary.unreadable}
+    assert listed.keys() == broken.keys()
+    assert listed["clip7.mp4"] == "cut short"
+    assert listed["clip3.mp4"].startswith("KeyError: 'rotation' (avllm ")
+
+
+def test_s25_a_full_disk_leaves_whole_shards_and_features_go_on(tmp_path, stage, layouts):
+    with small_disk(tmp_path / "disk", kib=256) as disk:
+        filler = fill(disk, leave=16 * 1024)
+        with pytest.raises(DiskError, match=r"/disk/store/\S+: cannot be written: no space is left on its disk"):
+            extract(stage(), ["max_unreadable=0.5"], out=disk / "store", shard_size=1, dtype="fp32")
+        left = list((disk / "store").rglob("*"))
+        assert not [path for path in left if path.name.startswith(".")]
+        filler.unlink()
+        summary = extract(stage(), ["max_unreadable=0.5"], out=disk / "store", shard_size=1, dtype="fp32")
+        assert summary.present == sum(path.suffix == ".safetensors" for path in left)
+        whole = extract(stage(), ["max_unreadable=0.5"], out=tmp_path / "store", shard_size=1, dtype="fp32")
+        assert (summary.wanted, summary.present + summary.stored) == (whole.wanted, whole.stored)
+
+
+def test_two_on_one_store_and_what_a_kill_left(tmp_path, stage):
+    left = tmp_path / "store" / "shards" / ".unfinished-x"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    with in_use(tmp_path / "store"), ThreadPoolExecutor() as other:
+        failed = other.submit(extract, stage(), out=tmp_path / "store").exception()
+    assert isinstance(failed, InUse)
+    assert "store: another thread of this process writes it right now" in str(failed)
+    extract(stage(), out=tmp_path / "store")
+    assert not left.exists()

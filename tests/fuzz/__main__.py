@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--kinds", default=",".join(KINDS), help="default: %(default)s")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="this file of one kind alone, as a report says")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="gets the files that made a fault")
-    parser.add_argument("--case-seconds", type=float, default=60.0, help="for one file (default: 60)")
+    parser.add_argument("--case-seconds", type=float, default=180.0, help="for one file (default: 180)")
     parser.add_argument("--memory-mib", type=int, default=768, help="that one file may take (default: 768)")
     args = parser.parse_args()
     kinds = args.kinds.split(",")

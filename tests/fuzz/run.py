@@ -51,13 +51,13 @@ class Bounds:
     Args:
         files: damaged ones in all; None is without end.
         seconds: of wall clock in all, corpus and starts included; None is without end.
-        case_seconds: of wall clock for one file.
+        case_seconds: of wall clock for one file; generous, as a busy machine takes its time to import.
         memory_mib: that one file may take.
     """
 
     files: int | None = None
     seconds: float | None = None
-    case_seconds: float = 60.0
+    case_seconds: float = 180.0
     memory_mib: int = 768
 
 

@@ -26,6 +26,7 @@ VOLATILE = {
         "elapsed_s",
         "time",
     ),
+    "epoch",  # of a checkpoint: transformers counts from the last resume on, and nothing reads it
     *("train_runtime", "train_samples_per_second", "train_steps_per_second", "s_per_step", "samples_per_s", "step_s"),
 }
 # Named by what was stored when, or drawn: that they are there is enough.

@@ -153,6 +153,9 @@ def _evaluate(
             for rows in _answers(benchmark, todo, assistant, processes):
                 out.add(rows)
                 bar.update(len(rows))
+    elif log.path.exists():
+        with log.appending(header):  # so that what a kill left of its lock goes
+            pass
     rows = log.rows()
     if any(sample.id not in rows for sample in work.samples if not sample.missing):
         return None

@@ -16,15 +16,17 @@ def main() -> int:
     parser.add_argument("--files", type=int, help="stop after so many damaged files")
     parser.add_argument("--seed", type=int, default=int(time.time()) // 86_400, help="default: that of the day")
     parser.add_argument("--kinds", default=",".join(KINDS), help="default: %(default)s")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="this file alone, as a report names it")
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="this file of one kind alone, as a report says")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="gets the files that made a fault")
-    parser.add_argument("--case-seconds", type=float, default=60.0, help="for one file (default: 60)")
+    parser.add_argument("--case-seconds", type=float, default=180.0, help="for one file (default: 180)")
     parser.add_argument("--memory-mib", type=int, default=768, help="that one file may take (default: 768)")
     args = parser.parse_args()
     kinds = args.kinds.split(",")
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         parser.error(f"--kinds: {unknown[0]!r} is unknown, known are: {', '.join(KINDS)}")
+    if args.only is not None and len(kinds) > 1:
+        parser.error("--only: goes with one kind; name it with --kinds")
     if args.seconds is None and args.files is None and args.only is None:
         args.seconds = 60.0
     logging.basicConfig(format="%(message)s")

@@ -40,12 +40,10 @@ class Report:
 
     Args:
         seed: of the run.
-        kinds: that were asked for.
         memory_kib: a case may take so much more than its child had before.
     """
 
     seed: int
-    kinds: Sequence[str]
     memory_kib: int
     files: Counter[str] = field(default_factory=Counter)
     goods: int = 0
@@ -128,7 +126,7 @@ class Report:
         lines = [f"faults: {len(self.faults)}, of {len(groups)} kinds"]
         for found in sorted(groups.values(), key=len, reverse=True):
             first, entries = found[0], ", ".join(sorted({fault.entry for fault in found}))
-            again = f"python -m tests.fuzz --seed {self.seed} --kinds {','.join(self.kinds)} --only {first.number}"
+            again = f"python -m tests.fuzz --seed {self.seed} --kinds {first.kind} --only {first.number}"
             lines += [
                 f"  {len(found)} x {first.what} in {first.kind} ({entries}), file {first.name}: {first.message}",
                 f"      again: {again}{f'; kept as {first.kept}' if first.kept else ''}",

@@ -51,13 +51,13 @@ class Bounds:
     Args:
         files: damaged ones in all; None is without end.
         seconds: of wall clock in all, corpus and starts included; None is without end.
-        case_seconds: of wall clock for one file.
+        case_seconds: of wall clock for one file; generous, as a busy machine takes its time to import.
         memory_mib: that one file may take.
     """
 
     files: int | None = None
     seconds: float | None = None
-    case_seconds: float = 60.0
+    case_seconds: float = 180.0
     memory_mib: int = 768
 
 
@@ -75,16 +75,16 @@ def fuzz(
     """Runs and reports; Ctrl-C ends it early.
 
     Args:
-        seed: of everything that is drawn: number N of a seed and a list of kinds is always the same file.
+        seed: of everything that is drawn: number N of a seed and a kind is always the same file.
         bounds: time and memory.
         kinds: which.
         table: what they are.
-        only: this number alone.
+        only: this number alone, of the one kind that is named.
         keep: gets the files that made a fault.
         shares: kind -> share of the files, in place of the table's.
         goods_of: kinds whose undamaged files are handed out first, as something must be able to read each; None: all.
     """
-    report = Report(seed, kinds, bounds.memory_mib * 1024)
+    report = Report(seed, bounds.memory_mib * 1024)
     started = time.monotonic()
     order = [kind for kind in kinds for _ in range((shares or {}).get(kind, table[kind].share))]
     with tempfile.TemporaryDirectory(prefix="avllm-fuzz-") as temp:

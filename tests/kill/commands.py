@@ -22,6 +22,7 @@ class Command:
         old: puts there what was there before the first call, and is to be replaced.
         module: what is run; has `main`.
         is_shared: several processes may write one output, and both end well.
+        is_new: it refuses an output that is there, whole as it may be.
     """
 
     prepare: Callable[[Path], None]
@@ -29,6 +30,7 @@ class Command:
     old: Callable[[Path, Path], None] | None = None
     module: str = "avllm"
     is_shared: bool = False
+    is_new: bool = False
 
 
 def _prepare_convert(root: Path) -> None:
@@ -139,7 +141,7 @@ def _resume(again: bool) -> list[str]:
 
 
 COMMANDS: dict[str, Command] = {
-    "convert": Command(prepare=_prepare_convert, argv=_convert),
+    "convert": Command(prepare=_prepare_convert, argv=_convert, is_new=True),
     "run": Command(prepare=_prepare_run, argv=_run),
     "features": Command(prepare=_prepare_media, argv=_features, is_shared=True),
     "eval": Command(prepare=_prepare_eval, argv=_eval),

@@ -13,20 +13,9 @@ import yaml
 
 # Keys of JSON and columns of CSV whose values tell how long it took, or when and by whom.
 VOLATILE = {
-    *(
-        "seconds",
-        "timings_s",
-        "written_s",
-        "created",
-        "when",
-        "samples_per_second",
-        "process",
-        "pid",
-        "minutes",
-        "elapsed_s",
-        "time",
-    ),
-    *("train_runtime", "train_samples_per_second", "train_steps_per_second", "s_per_step", "samples_per_s", "step_s"),
+    *("seconds", "minutes", "elapsed_s", "timings_s", "written_s", "created", "when", "time", "process", "pid"),
+    *("samples_per_second", "train_runtime", "train_samples_per_second", "train_steps_per_second"),
+    "epoch",  # of a checkpoint: transformers counts it from the last resume on, and nothing reads it
 }
 # Named by what was stored when, or drawn: that they are there is enough.
 CACHE = re.compile(r"index-[0-9a-f]+\.npy")  # of a store of features: made anew for the shards that are there

@@ -105,6 +105,9 @@ class Killed:
                     wanted, again = wanted - 1, self._was_begun()
                     self.result.resumes += 1
                     self._require_intact()
+                    if self.command.is_new and leavings(self.work) == self._whole:  # killed on its way out
+                        self._start_anew()
+                        again = False
                 elif process.code() == 0:  # too late: it is done, and begins anew
                     misses += 1
                     self._require_whole()

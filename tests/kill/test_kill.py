@@ -6,6 +6,9 @@ from random import Random
 
 import pytest
 
+from avllm.durable import lock_beside
+from avllm.evaluation.run import evaluate
+from tests.evaluation.fake import FakeAssistant, benchmark
 from tests.kill import stubs
 from tests.kill.commands import COMMANDS
 from tests.kill.run import Killed
@@ -70,3 +73,14 @@ def test_two_that_both_go_on_are_seen(tmp_path):
 
     assert any("the second ended with 0, too" in fault for fault in killed.result.faults)
     assert any("differs: rows.jsonl" in fault for fault in killed.result.faults)
+
+
+def test_the_lock_of_a_killed_benchmark_goes_though_nothing_is_left_to_answer(tmp_path):
+    wanted = benchmark(tmp_path, clips=2)
+    evaluate(wanted, assistant=FakeAssistant())
+    lock = lock_beside(tmp_path / "out" / "log.jsonl")
+    lock.touch()
+
+    evaluate(wanted, resume=True, assistant=FakeAssistant())
+
+    assert not lock.exists()

@@ -16,7 +16,7 @@ def answer_example(model: DemoModel, example: Example, console: Console) -> list
         The answers.
     """
     medium = model.inspect(example.path, example.title)
-    console.print(f"{example.path.name}: {medium.facts()}")
+    console.print(f"{plain(example.path.name)}: {medium.facts()}")
     session, answers = model.new_session(), []
     settings = Settings.default(model.config)
     for number, (question, truth) in enumerate(zip(example.questions, example.answers, strict=True)):
@@ -24,5 +24,13 @@ def answer_example(model: DemoModel, example: Example, console: Console) -> list
         answer = "".join(model.stream(session, question, settings, [medium] if number == 0 else [])).strip()
         seconds = time.perf_counter() - start
         answers.append(answer)
-        console.print(f"  question  {question}\n  answer    {answer}\n  truth     {truth}\n  seconds   {seconds:.2f}\n")
+        told = (plain(text) for text in (question, answer, truth))
+        console.print(
+            "  question  {}\n  answer    {}\n  truth     {}".format(*told), f"\n  seconds   {seconds:.2f}\n", sep=""
+        )
     return answers
+
+
+def plain(text: str) -> str:
+    """A text without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)

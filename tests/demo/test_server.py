@@ -7,6 +7,7 @@ from rich.console import Console
 
 from avllm.demo import serve
 from avllm.demo.server import FIRST_PORT, free_port
+from avllm.demo.terminal import plain
 from avllm.demo.votes import Votes
 from avllm.errors import CheckpointError, ConfigError
 
@@ -62,6 +63,12 @@ def test_a_vote_begins_a_line_of_its_own_also_after_a_cut_one(tmp_path):
     assert cut.endswith("cut o")
     assert [json.loads(line)["vote"] for line in whole] == ["up", "down"]
     assert json.loads(whole[0])["number"] is None
+
+
+def test_what_a_terminal_would_obey_is_not_printed():
+    assert (
+        plain("a\x1b[31mred\x1b]0;title\x07\r\x9bb\nc ü …") == "a\ufffd[31mred\ufffd]0;title\ufffd\ufffd\ufffdb\nc ü …"
+    )
 
 
 def test_the_console_takes_model_text_literally():

@@ -3,6 +3,7 @@
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 
 MAX_SHOWN = 200  # signs of a value in a message
 
@@ -34,7 +35,7 @@ class _PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):  # a few bytes of them stand for any amount of data
             event = self.get_event()
             problem = f"alias *{event.anchor}; write the value out"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+            raise ComposerError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

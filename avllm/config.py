@@ -82,6 +82,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         data = plain_yaml(read_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except ConfigError:
+        raise
     except DataError as error:
         raise ConfigError(str(error)) from error
     except ValueError as error:

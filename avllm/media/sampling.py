@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -176,7 +176,7 @@ def _check_counts(**given: object) -> None:
             raise ConfigError(f"{name}: expected a whole number, got {value!r}")
 
 
-def _check_numbers(**given: object) -> None:
+def _check_numbers(**given: Any) -> None:
     for name, value in given.items():
         if value is None:
             continue

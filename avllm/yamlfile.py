@@ -3,6 +3,8 @@
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 MAX_SHOWN = 200  # signs of a value in a message
 
@@ -34,7 +36,7 @@ class _PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):  # a few bytes of them stand for any amount of data
             event = self.get_event()
             problem = f"alias *{event.anchor}; write the value out"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+            raise ComposerError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -45,6 +47,6 @@ class _PlainLoader(yaml.SafeLoader):
             if problem is None and key in seen:
                 problem = f"key {cut(repr(key))} is written twice"
             if problem is not None:
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+                raise ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

@@ -151,6 +151,7 @@ def load_model(
             raise ConfigError(f"quantization: the weights in {folder} are quantised already; leave it out")
         options["quantization_config"] = quantization_config(quantization, dtype)
     model, processor = open_weights(folder, dtype=dtype, **options), open_processor(folder)
+    assert isinstance(model.config, AvllmConfig)
     _require_same_system(model.config, processor, folder)
     if device is not None and quantization is None:
         model.to(device=torch.device(device))  # type: ignore[call-overload]
@@ -169,6 +170,7 @@ def open_weights(folder: Path, **options: Any) -> AvllmForConditionalGeneration:
     """
     with _damage_told(folder):
         model = AvllmForConditionalGeneration.from_pretrained(folder, trust_remote_code=False, **options)
+    assert isinstance(model, AvllmForConditionalGeneration)
     if not manifest.require_as_written(folder):
         _require_finite(model, folder)
     return model

@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 MAX_SHOWN = 200  # signs of a value in a message
 
@@ -46,6 +47,6 @@ class _PlainLoader(yaml.SafeLoader):
             if problem is None and key in seen:
                 problem = f"key {cut(repr(key))} is written twice"
             if problem is not None:
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+                raise ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -151,7 +151,8 @@ def load_model(
             raise ConfigError(f"quantization: the weights in {folder} are quantised already; leave it out")
         options["quantization_config"] = quantization_config(quantization, dtype)
     model, processor = open_weights(folder, dtype=dtype, **options), open_processor(folder)
-    _require_same_system(cast(AvllmConfig, model.config), processor, folder)
+    assert isinstance(model.config, AvllmConfig)
+    _require_same_system(model.config, processor, folder)
     if device is not None and quantization is None:
         model.to(device=torch.device(device))  # type: ignore[call-overload]
     return model.eval(), processor

@@ -59,12 +59,7 @@ class Perceiver:
             ConfigError: an option is wrong.
         """
         options = named(options)
-        try:
-            key = content_key(source, {"kind": kind, **options})
-        except OSError as error:  # a file that may not be read, a disk that fails
-            raise MediaError(f"{error.filename or source}: {error.strerror or error}") from error
-        except UnicodeEncodeError as error:
-            raise MediaError(f"{source!r:.200}: no name that a file can have ({error.reason})") from error
+        key = content_key(source, {"kind": kind, **options})
         found = self.store.get(key)
         if found is not None:
             return found

@@ -289,24 +289,3 @@ def test_s22_of_a_tenth_of_broken_media_exactly_those_are_listed(root, capsys, m
     assert [re.search(r"\[(\d+)\]", fault["message"])[1] for fault in report["faults"]] == ["4", "11", "15"]
     assert "OverflowError: odd (avllm " in report["faults"][2]["message"]
     assert report["good"] == 17
-
-
-ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
-)
-
-
-@pytest.mark.parametrize("command", [["train"], ["eval"], ["data", "check", "--stage"], ["features", "--out", "store"]])
-@pytest.mark.parametrize(
-    "text",
-    [ALIASES, "? [a, b]\n: 1\n", "1: 2\n", "null: 1\n", "? {a: 1}\n: 2\n", "a: !!python/object/apply:os.system [x]\n"],
-)
-def test_s13_odd_yaml_is_one_line_and_runs_nothing(tmp_path, capsys, monkeypatch, command, text):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "odd.yaml").write_text(text)
-    assert main([*command, "odd.yaml"]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "odd.yaml" in error or ": " in error
-    assert "(avllm " not in error  # no fault of code
-    assert [path.name for path in tmp_path.iterdir()] == ["odd.yaml"]

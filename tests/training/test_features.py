@@ -232,7 +232,7 @@ def test_s22_of_a_tenth_of_broken_media_exactly_those_are_listed(tmp_path, stage
     names = [f"clip{number}" for number in range(20)]
     videos = tmp_path / "p"
     videos.mkdir()
-    source = next(path for path in Path(layouts["webvid"]["root"]).rglob("*.mp4"))
+    source = next(path for path in Path(layouts["webvid"]["videos"]).rglob("*.mp4"))
     for name in names:
         (videos / f"{name}.mp4").write_bytes(source.read_bytes() + name.encode())
     (tmp_path / "some.csv").write_text("videoid,page_dir,name\n" + "".join(f"{name},p,A dog.\n" for name in names))
@@ -244,7 +244,7 @@ def test_s22_of_a_tenth_of_broken_media_exactly_those_are_listed(tmp_path, stage
         return good(self, opened, kind, **options)
 
     monkeypatch.setattr(AvllmProcessor, "read", read)
-    path = stage(data=[{**layouts["webvid"], "annotations": str(tmp_path / "some.csv"), "root": str(tmp_path)}])
+    path = stage(data=[{**layouts["webvid"], "annotations": str(tmp_path / "some.csv"), "videos": str(tmp_path)}])
     summary = extract(path, ["max_unreadable=0.1"], out=tmp_path / "store", decoders=2)
 
     assert summary.stored == 18

@@ -7,7 +7,7 @@ import av
 import pytest
 import torch
 
-from avllm import __version__, environment
+from avllm import __version__, confinement, environment
 from avllm.cli import main
 from avllm.environment import CORE, read_environment
 
@@ -21,6 +21,7 @@ def test_tells_releases_devices_and_codecs(capsys):
     assert main(["env", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["system"]["avllm"] == __version__
+    assert found["system"]["decoder processes"] == confinement.describe()
     assert found["packages"]["torch"] == torch.__version__
     assert set(found["packages"]) == set(CORE)
     assert found["codecs"]["FFmpeg"] == av.ffmpeg_version_info

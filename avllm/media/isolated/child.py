@@ -16,7 +16,7 @@ from avllm import media
 from avllm.errors import AvllmError, InternalError, MediaError
 from avllm.media.isolated import lent
 from avllm.media.isolated.channel import ChildEnd, Ended
-from avllm.media.isolated.results import described, packed
+from avllm.media.isolated.results import LONGEST_TEXT, MOST_WARNINGS, described, packed
 
 _TOO_LARGE = "the file needs more memory than one file may take; make it smaller"
 
@@ -29,7 +29,8 @@ class _Kept(logging.Handler):
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
+        if len(self.texts) < MOST_WARNINGS:
+            self.texts.append(record.getMessage()[:LONGEST_TEXT])
 
 
 class _Borrower:

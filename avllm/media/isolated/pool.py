@@ -29,7 +29,7 @@ class IsolatedMedia:
     already, are read here. It can be pickled and forked: each process then has children of its own.
 
     Args:
-        seconds: wall clock for one file.
+        seconds: wall clock for one file, without the wait for a process that is free.
         limits: what a medium may cost where a call does not say so itself.
         memory_bytes: address space of a child, where the operating system can bound it.
         num_workers: files decoded at the same time.

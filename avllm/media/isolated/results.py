@@ -24,7 +24,7 @@ ERRORS: Mapping[str, type[Exception]] = {
     "AvllmError": AvllmError,
     "InternalError": InternalError,
 }
-_LONGEST_TEXT, _LONGEST_NOTE, _MOST_WARNINGS = 2000, 20000, 20
+LONGEST_TEXT, _LONGEST_NOTE, MOST_WARNINGS = 2000, 20000, 20
 _MOST = 2**53
 # What the fields of a track may be.
 _STREAM: Mapping[str, Callable[[Any], bool]] = {
@@ -63,7 +63,7 @@ def described(error: Exception) -> dict[str, Any]:
     """An error as a kind, a text, and where it was met."""
     kind = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS), "InternalError")
     note = "\n".join(getattr(error, "__notes__", ()))
-    return {"is": "error", "kind": kind, "text": str(error)[:_LONGEST_TEXT], "note": note[:_LONGEST_NOTE]}
+    return {"is": "error", "kind": kind, "text": str(error)[:LONGEST_TEXT], "note": note[:_LONGEST_NOTE]}
 
 
 def read_error(header: Mapping[str, Any]) -> Exception:
@@ -71,11 +71,11 @@ def read_error(header: Mapping[str, Any]) -> Exception:
     kind = ERRORS.get(header.get("kind", "")) if isinstance(header.get("kind"), str) else None
     require(kind is not None, "an error of an unknown kind")
     assert kind is not None
-    error = kind(plain(header.get("text"), _LONGEST_TEXT))
+    error = kind(plain(header.get("text"), LONGEST_TEXT))
     note = header.get("note")
     if note:
         require(isinstance(note, str), "a note that is no text")
-        error.add_note("\n".join(plain(line, _LONGEST_TEXT) for line in note[:_LONGEST_NOTE].split("\n")))
+        error.add_note("\n".join(plain(line, LONGEST_TEXT) for line in note[:_LONGEST_NOTE].split("\n")))
     return error
 
 
@@ -83,7 +83,7 @@ def read_warnings(header: Mapping[str, Any]) -> list[str]:
     """What the child would have logged."""
     warnings = header.get("warnings", [])
     require(isinstance(warnings, list), "warnings that are no list")
-    return [plain(text, _LONGEST_TEXT) for text in warnings[:_MOST_WARNINGS]]
+    return [plain(text, LONGEST_TEXT) for text in warnings[:MOST_WARNINGS]]
 
 
 def read_result(
@@ -164,7 +164,7 @@ def _info(header: Mapping[str, Any]) -> MediaInfo:
     require(found["duration_s"] is None or is_number(found["duration_s"]), "a duration that is none")
     require(isinstance(found["streams"], list), "tracks that are no list")
     streams = tuple(map(_stream, found["streams"]))  # type: ignore[arg-type]
-    texts = {name: plain(found[name], _LONGEST_TEXT) for name in ("name", "format")}
+    texts = {name: plain(found[name], LONGEST_TEXT) for name in ("name", "format")}
     return MediaInfo(**{**found, **texts, "streams": streams})  # type: ignore[arg-type]
 
 
@@ -173,7 +173,7 @@ def _stream(value: Any) -> StreamInfo:
     for name, is_right in _STREAM.items():
         is_absent = value[name] is None and name not in _STREAM_REQUIRED
         require(is_absent or is_right(value[name]), f"a track whose {name} is none")
-    texts = {name: plain(text, _LONGEST_TEXT) for name, text in value.items() if isinstance(text, str)}
+    texts = {name: plain(text, LONGEST_TEXT) for name, text in value.items() if isinstance(text, str)}
     return StreamInfo(**{**value, **texts})
 
 

@@ -24,10 +24,9 @@ def answer_example(model: DemoModel, example: Example, console: Console) -> list
         answer = "".join(model.stream(session, question, settings, [medium] if number == 0 else [])).strip()
         seconds = time.perf_counter() - start
         answers.append(answer)
-        told = (plain(text) for text in (question, answer, truth))
-        console.print(
-            "  question  {}\n  answer    {}\n  truth     {}".format(*told), f"\n  seconds   {seconds:.2f}\n", sep=""
-        )
+        for what, text in (("question", question), ("answer", answer), ("truth", truth)):
+            console.print(f"  {what:<8}  {plain(text)}")
+        console.print(f"  seconds   {seconds:.2f}\n")
     return answers
 
 

@@ -67,7 +67,8 @@ class _Tabs:
     def _forget(self, known: frozenset[str]) -> None:
         """Forgets answers that nobody has read and whose tab is gone, which Gradio keeps for ever."""
         queue = self._blocks._queue
-        unknown = {*queue.pending_messages_per_session} - known
+        at_work = {event.session_hash for event in [*queue.event_ids_to_events.values()]}
+        unknown = {*queue.pending_messages_per_session} - known - at_work
         for tab in unknown & self._unknown:  # not one that came a moment ago
             queue.pending_messages_per_session.pop(tab, None)
             queue.pending_event_ids_session.pop(tab, None)

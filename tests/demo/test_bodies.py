@@ -1,9 +1,11 @@
 """Bodies of requests: of bounded size and time, of the page's own form, counted while they come."""
 
+import asyncio
 import contextlib
 import json
 import socket
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -283,6 +285,21 @@ def test_answers_that_nobody_reads_are_bounded_and_forgotten(config, monkeypatch
         live.conversations.visitors.leave(visit.session)
         wait_for(lambda: visit.session not in unread)
         visit.close()
+
+
+def test_what_waits_for_a_visitor_who_is_not_known_yet_is_not_forgotten(live, visit):
+    tabs, queue = live.guard.tabs, live.blocks._queue
+    queue.pending_messages_per_session["new"] = asyncio.Queue()
+    queue.event_ids_to_events["event"] = SimpleNamespace(session_hash="new")
+    for _ in range(3):
+        tabs._forget(frozenset())
+    assert tabs.is_awaited("new")
+
+    del queue.event_ids_to_events["event"]
+    tabs._forget(frozenset())
+    assert tabs.is_awaited("new")  # its answer is read in a moment
+    tabs._forget(frozenset())
+    assert not tabs.is_awaited("new")
 
 
 def test_a_visitor_has_only_so_many_events_waiting(live, visit, monkeypatch):

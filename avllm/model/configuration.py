@@ -17,7 +17,7 @@ from avllm.errors import ConfigError
 from avllm.media import CropOffset, FbankConfig, Resample, Resize, SegmentConfig
 from avllm.media.sampling import Kind as FrameChoice
 from avllm.model.sizes import check_branch, check_decoder
-from avllm.model.untrusted import check_settings
+from avllm.model.untrusted import check_settings, read_settings
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -181,6 +181,12 @@ class AvllmConfig(PreTrainedConfig):
         self.system = system or {"prompt": "llama2", "branches": {}}
         rest.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))
         super().__init__(**rest)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
+        """As in `transformers`, up to the size that a config.json can have. Raises CheckpointError."""
+        read_settings(Path(pretrained_model_name_or_path) / "config.json")
+        return super().get_config_dict(pretrained_model_name_or_path, **options)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **options: Any) -> Any:

@@ -70,7 +70,7 @@ def extract(
         else:
             summary = run_share(job, 0, 1, bar)
     summary.seconds = time.monotonic() - started
-    summary.require_readable(settings.max_unreadable)
+    summary.require_readable(settings.max_unreadable, is_all=True)
     return summary
 
 

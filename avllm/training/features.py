@@ -91,10 +91,11 @@ class Summary:
         for name in ("wanted", "present", "stored", "silent", "unreadable", "num_shards", "num_bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
-    def require_readable(self, allowed: float) -> None:
-        """Raises DataError when a larger share of the media than allowed could not be read."""
+    def require_readable(self, allowed: float, *, is_all: bool = False) -> None:
+        """Raises DataError when a larger share of the media than allowed could not be read, or none of all."""
         seen = self.present + self.stored + self.silent + len(self.unreadable)
-        if len(self.unreadable) > allowed * max(seen, MIN_JUDGED):
+        is_none = is_all and seen > 0 and len(self.unreadable) == seen
+        if is_none or len(self.unreadable) > allowed * max(seen, MIN_JUDGED):
             listed = "; ".join(f"{entry.source}: {entry.reason}" for entry in self.unreadable[-MAX_LISTED:])
             raise DataError(
                 f"{len(self.unreadable)} of {seen} media could not be read, max_unreadable allows {allowed:.1%}; "

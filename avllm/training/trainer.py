@@ -176,11 +176,19 @@ class StageTrainer(Trainer):
             self.unreadable.append({"id": item.id, "reason": item.reason})
         share = len(self.unreadable) / max(self.num_read, MIN_JUDGED)
         if share > self.stage.max_unreadable:
-            listed = "; ".join(f"{item['id']}: {item['reason']}" for item in self.unreadable[-MAX_LISTED:])
-            raise DataError(
-                f"{len(self.unreadable)} of {self.num_read} samples could not be read, max_unreadable allows "
-                f"{self.stage.max_unreadable:.1%}; the last: {listed}"
-            )
+            raise self._too_many_unreadable()
+
+    def require_some_read(self) -> None:
+        """Raises DataError when no sample at all could be read: of few, too many are not told on the way."""
+        if self.num_read and len(self.unreadable) == self.num_read and self.args.world_size == 1:
+            raise self._too_many_unreadable()
+
+    def _too_many_unreadable(self) -> DataError:
+        listed = "; ".join(f"{item['id']}: {item['reason']}" for item in self.unreadable[-MAX_LISTED:])
+        return DataError(
+            f"{len(self.unreadable)} of {self.num_read} samples could not be read, max_unreadable allows "
+            f"{self.stage.max_unreadable:.1%}; the last: {listed}"
+        )
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing: the estimate walks all parameters in every step and no one reads it."""
@@ -296,6 +304,7 @@ def run_to_end(trainer: StageTrainer, resume_from: Path | None) -> None:
     finally:
         trainer.stop.restore()
         trainer.csv_log.close()
+    trainer.require_some_read()
     done, total = trainer.state.global_step, trainer.stage.schedule.num_steps
     if watch is not None and watch.is_over:
         best = watch.standing.best_step

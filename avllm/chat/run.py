@@ -125,15 +125,26 @@ def run(
         starts = assistant is None and bool(todo)
         isolated = reader_of(trusted_media=trusted_media, num_workers=workers, starts=starts)
         with _opened(target) as out, isolated as reader:
-            assistant = reading_through(assistant or load(model), reader)
-            choose_threads(assistant.model)
-            if "video" in assistant.processor.branches:
-                assistant.processor.check_reading("video", **reading)
+            assistant = _ready(reading_through(assistant or load(model), reader), reading)
             started = time.perf_counter()
             failed = _answer_all(_rows(assistant, todo, workers, batch, options), len(todo), out)
             seconds = time.perf_counter() - started
     repeats = tuple(str(line.id) for line in lines if line.repeats)
     return Summary(done=len(todo), failed=failed, skipped=len(lines) - len(todo), seconds=seconds, repeats=repeats)
+
+
+def _other_file(target: Path, source: str | Path) -> Path:
+    if target.exists() and os.path.exists(source) and os.path.samefile(source, target):
+        raise DataError(f"{target}: is the input itself; name another file for the answers")
+    return target
+
+
+def _ready(assistant: Assistant, reading: Mapping[str, Any]) -> Assistant:
+    """The same, of which it is known that it can read videos as is wanted of all of them."""
+    choose_threads(assistant.model)
+    if "video" in assistant.processor.branches:
+        assistant.processor.check_reading("video", **reading)
+    return assistant
 
 
 def _answer_all(rows: Iterator[dict[str, Any]], count: int, out: Appender) -> int:

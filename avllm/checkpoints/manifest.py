@@ -12,15 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from avllm.checkpoints.mapping import Mapped
 from avllm.checkpoints.reading import open_file
 from avllm.checkpoints.shards import digest
 from avllm.checkpoints.sources import Source, read_json
 from avllm.durable import write_whole
 from avllm.errors import AvllmError, CheckpointError
 from avllm.model.stored import weight_files
+
+if TYPE_CHECKING:  # which takes longer to import than nano to load
+    from avllm.checkpoints.mapping import Mapped
 
 MANIFEST = "avllm_manifest.json"
 SETTINGS = (
@@ -32,11 +34,11 @@ SETTINGS = (
     "tokenizer_config.json",
 )
 ALWAYS_BYTES = 100_000_000  # up to which weights are read each time, in a tenth of a second or so
-THREADS = 4
+THREADS, THREADS_FROM_BYTES = 4, 20_000_000
 MAX_NAMED = 8
 
 
-def build(mapped: Mapped, given: Iterable[Source], sums: Mapping[str, str], folder: Path) -> dict[str, Any]:
+def build(mapped: "Mapped", given: Iterable[Source], sums: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """What the manifest says.
 
     Args:
@@ -177,6 +179,9 @@ def _weight_faults(files: Iterable[Path], sums: Mapping[str, str]) -> list[str]:
 def _sums(files: Iterable[Path]) -> Iterator[tuple[Path, str, str]]:
     """(file, tensor, checksum of its bytes) of all tensors."""
     tensors = [(path, name, tensor) for path in files for name, tensor in open_file(path).tensors.items()]
+    if sum(tensor.nbytes for _, _, tensor in tensors) < THREADS_FROM_BYTES:
+        yield from ((path, name, digest(tensor.read())) for path, name, tensor in tensors)
+        return
     with ThreadPoolExecutor(THREADS) as pool:
         sums = pool.map(lambda item: digest(item[2].read()), tensors)
         yield from ((path, name, value) for (path, name, _), value in zip(tensors, sums, strict=True))

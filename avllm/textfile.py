@@ -20,7 +20,7 @@ def read_text(path: str | Path) -> str:
     """
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     return decoded(_without_mark(path, data), str(path), start=len(_mark(data)))
 
@@ -105,5 +105,6 @@ def _mark(data: bytes) -> bytes:
     return codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
 
 
-def _unreadable(path: str | Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read ({error.strerror or error}); check the path")
+def _unreadable(path: str | Path, error: OSError | ValueError) -> DataError:
+    reason = getattr(error, "strerror", None) or error  # a ValueError is of a name that no file can have
+    return DataError(f"{path}: cannot be read ({reason}); check the path")

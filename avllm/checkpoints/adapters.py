@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -125,16 +126,14 @@ def attach(model: AvllmForConditionalGeneration, folder: Path) -> "PeftModel":
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import get_peft_model_state_dict
 
-    for file in files_of(folder):
-        open_file(file)  # tells what is wrong with it, which the library does not
-    state = load_file(folder / WEIGHTS)
+    state = _read(folder / WEIGHTS)
     _require_fit(model, state, folder)
     settings = _settings(folder, state)
     if (folder / TRAINED).is_file():
         _replace(model, folder)
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), config=settings)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"adapter {folder} does not fit its base model: {error}") from error
     odd = sorted(set(state) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if odd:
@@ -156,6 +155,15 @@ def merge(model: AvllmForConditionalGeneration, folder: Path) -> AvllmForConditi
     merged = attach(model, folder).merge_and_unload(safe_merge=True)
     assert isinstance(merged, AvllmForConditionalGeneration)
     return merged
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; what opens it tells what is wrong with it, which the library does not."""
+    open_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: is no safetensors file that can be read ({error})") from error
 
 
 def _settings(folder: Path, state: Mapping[str, Tensor]) -> "PeftConfig":
@@ -223,7 +231,7 @@ class _RefusedMerge:
 @torch.no_grad()
 def _replace(model: AvllmForConditionalGeneration, folder: Path) -> None:
     own = model.state_dict()
-    for name, tensor in load_file(folder / TRAINED).items():
+    for name, tensor in _read(folder / TRAINED).items():
         if name not in own or own[name].shape != tensor.shape:
             shape = f"shape {list(own[name].shape)}" if name in own else "no such weight"
             raise CheckpointError(

@@ -194,12 +194,19 @@ def _damage_told(folder: Path) -> Iterator[None]:
             yield
     except (CheckpointError, torch.OutOfMemoryError):
         raise
-    except DAMAGE as error:
+    except BaseException as error:
+        if not _is_damage(error):
+            raise
         for file in sorted(folder.iterdir()):  # one of them may say what is wrong
             if file.suffix in (".safetensors", ".json"):
                 open_file(file) if file.suffix == ".safetensors" else read_json(file)
         kind = "" if isinstance(error, OSError | RuntimeError | ValueError) else f"{type(error).__name__}: "
         raise CheckpointError(f"model folder {folder}: {kind}{' '.join(str(error).split())}") from error
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether a library raised it at a file; the Rust of tokenizers raises plain exceptions, and panics."""
+    return isinstance(error, DAMAGE) or type(error) is Exception or type(error).__name__ == "PanicException"
 
 
 def _require_finite(model: torch.nn.Module, folder: Path) -> None:

@@ -120,7 +120,9 @@ def _safetensors(path: Path) -> dict[str, LazyTensor]:
             raise CheckpointError(f"{path}: its safetensors header is damaged ({error})") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: its safetensors header is no list of tensors")
-    header.pop("__metadata__", None)
+    about = header.pop("__metadata__", None)
+    if about is not None and not (isinstance(about, dict) and all(isinstance(text, str) for text in about.values())):
+        raise CheckpointError(f"{path}: __metadata__ of its safetensors header is damaged; expected names with texts")
     start, end, tensors = 8 + length, 0, {}
     for name, entry in sorted(header.items(), key=_begins(path)):
         dtype, shape = SAFETENSORS.get(entry["dtype"]), entry["shape"]

@@ -1,6 +1,7 @@
 """What a user points at: files and folders of published weights, as sets of tensors that are still in their files."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -162,7 +163,7 @@ def _shards(folder: Path, files: list[Path]) -> list[Path]:
 
 
 def _require_shards(folder: Path, names: Iterable[str], why: str) -> None:
-    absent = [name for name in sorted(names) if not (folder / name).is_file()]
+    absent = [name for name in sorted(names) if not os.path.isfile(folder / name)]
     if absent:
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
         raise CheckpointError(f"{folder}: {', '.join(absent[:3])}{more} is missing; {why}; {AGAIN}")

@@ -98,7 +98,7 @@ def text(entry: Any, key: str, where: str) -> str:
 
 def as_text(value: Any) -> str | None:
     """A text or number as text; None for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     return str(value) if is_number or isinstance(value, str) else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from avllm.data.annotations import entries, read_json, text
+from avllm.data.annotations import entries, mapping, read_json, text
 from avllm.evaluation.files import find_video, whole_number
 from avllm.evaluation.sample import Sample
 
@@ -32,7 +32,7 @@ class EgoSchema:
         """
         folder = Path(self.folder)
         path, answers_path = folder / "questions.json", folder / "subset_answers.json"
-        answers = read_json(answers_path) if self.subset or answers_path.is_file() else {}
+        answers = mapping(read_json(answers_path), str(answers_path)) if self.subset or answers_path.is_file() else {}
         for index, entry in enumerate(entries(read_json(path), str(path))):
             where = f"{path}[{index}]"
             name = text(entry, "q_uid", where)

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,12 +22,18 @@ _TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{3})\s*-->\s*(\d+):(\d\d):(\d\d)[
 
 
 def find_video(folder: Path, name: str) -> Path:
-    """The video of that name, with whatever suffix; if there is none, the path where an mp4 would be."""
+    """The video of that name, with whatever suffix; if there is none, the path where an mp4 would be.
+
+    Raises:
+        DataError: the name is no text.
+    """
+    if not isinstance(name, str):
+        raise DataError(f"{folder}: expected the name of a video there, got {repr(name)[:60]}")
     exact = folder / name
     if exact.suffix.lower() in SUFFIXES:
         return exact
     named = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
-    return next((path for path in named if path.is_file()), named[0])
+    return next((path for path in named if os.path.isfile(path)), named[0])
 
 
 def read_csv(path: Path, columns: tuple[str, ...], *, delimiter: str = ",") -> list[Mapping[str, str]]:
@@ -50,6 +57,9 @@ def read_csv(path: Path, columns: tuple[str, ...], *, delimiter: str = ",") -> l
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: no row of a table ({error})") from error
     for number, row in enumerate(rows, start=2):
+        short = [name for name in columns if row[name] is None]
+        if short:
+            raise DataError(f"{path}, row {number}: no cell for {', '.join(short)}")
         if None in row:
             raise DataError(
                 f"{path}, row {number}: more cells than the {len(row) - 1} columns; quote cells with {delimiter!r}"
@@ -59,7 +69,7 @@ def read_csv(path: Path, columns: tuple[str, ...], *, delimiter: str = ",") -> l
 
 def read_subtitles(path: Path) -> tuple[tuple[float, float, str], ...]:
     """Start and end in seconds, and text, of each subtitle of an SRT file; none if there is no file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return ()
     data, found = path.read_bytes(), []
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -145,7 +155,7 @@ def _at(options: Sequence[str], count: int | None, first: int) -> str:
 
 def _whole(text: str) -> int | None:
     """A whole number that is written as text, also as 2.0."""
-    return int(text.partition(".")[0]) if re.fullmatch(r"[+-]?\d+(\.0+)?", text.strip()) else None
+    return int(text.partition(".")[0]) if re.fullmatch(r"[+-]?\d{1,18}(\.0+)?", text.strip()) else None
 
 
 def _same(option: str, text: str) -> bool:

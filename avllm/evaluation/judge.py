@@ -15,6 +15,7 @@ from avllm.errors import ConfigError, DataError
 from avllm.evaluation.aspects import ASPECTS
 from avllm.evaluation.endpoint import Endpoint, Refused, Unreachable
 from avllm.evaluation.log import Row, digest, whole_rows
+from avllm.evaluation.logged import check_verdict
 from avllm.evaluation.verdict import messages, read, schema
 from avllm.terminal import visible
 
@@ -212,7 +213,13 @@ def _verdict(judge: Judge, endpoint: Endpoint, task: Task) -> tuple[Row, bool]:
 
 def _known(path: Path) -> set[str]:
     """Keys of the verdicts in a file; what failed is asked again."""
-    return {row["key"] for row in whole_rows(path, KEYS) if "error" not in row} if path.is_file() else set()
+    return {row["key"] for row in _verdicts(path) if "error" not in row} if path.is_file() else set()
+
+
+def _verdicts(path: Path) -> Iterator[Row]:
+    for row in whole_rows(path, KEYS):
+        check_verdict(row, str(path))
+        yield row
 
 
 def judged(folder: Path, rows: Sequence[Row]) -> tuple[list[Row], dict[str, Row]]:
@@ -228,7 +235,7 @@ def judged(folder: Path, rows: Sequence[Row]) -> tuple[list[Row], dict[str, Row]
     hashes = {group[0]["id"]: _hash(group) for group in _groups(rows)}
     said: dict[str, dict[str, dict[str, Row]]] = {}
     spent: dict[str, Row] = {}
-    for verdict in whole_rows(path, KEYS):
+    for verdict in _verdicts(path):
         total = spent.setdefault(verdict["model"], {"tokens": [0, 0], "cost": None, "served_by": []})
         total["tokens"] = [a + b for a, b in zip(total["tokens"], verdict["tokens"], strict=True)]
         if verdict["cost"] is not None:

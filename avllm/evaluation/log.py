@@ -9,6 +9,7 @@ from typing import Any
 
 from avllm.durable import Appender, appending, whole_lines
 from avllm.errors import DataError
+from avllm.evaluation.logged import check_header, check_row
 
 Row = dict[str, Any]
 # Half of a surrogate pair, as JSON may hold it, has no UTF-8; written as \udXXX, it is the same JSON.
@@ -48,6 +49,7 @@ class Log:
         for path in self._paths():
             for row in whole_rows(path):
                 if "run" in row:
+                    check_header(row["run"], f"{path}: run")
                     return row["run"]
         return {}
 
@@ -55,14 +57,13 @@ class Log:
         """Rows of all processes by id, in the order of the files; of two with one id the first.
 
         Raises:
-            DataError: a line in the middle of a file is no row.
+            DataError: a line in the middle of a file is no row, or holds something of another kind.
         """
         found: dict[str, Row] = {}
         for path in self._paths():
             for row in whole_rows(path):
                 if "run" not in row:
-                    if not {"answer", "error"} & set(row):
-                        raise DataError(f"{path}: the row {row['id']} holds neither answer nor error; set out=DIR")
+                    check_row(row, str(path))
                     found.setdefault(row["id"], row)
         return found
 

@@ -5,6 +5,8 @@ Below the folder: `mmbench_dev_20230712.tsv`, whose images are in the table; the
 
 import base64
 import binascii
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,7 @@ class MMBench:
         pictures = {row["index"]: row["image"] for row in rows}
         for line, row in enumerate(rows, start=2):
             where = f"{path}, row {line}"
-            if not row["index"].isdigit():
+            if not re.fullmatch(r"\d{1,18}", row["index"], re.ASCII):
                 raise DataError(f"{where}: expected a whole number as index, got {row['index']!r}")
             options = tuple(row[letter] for letter in "ABCD" if not _is_none(row.get(letter)))
             answer, hint = row.get("answer"), row["hint"]
@@ -62,7 +64,7 @@ class MMBench:
         if text in pictures:
             index, text = text, pictures[text]
         stem = Path(self.folder) / "images" / str(int(index) % _ROUND)
-        found = next((path for path in map(stem.with_suffix, _SUFFIXES) if path.is_file()), None)
+        found = next((path for path in map(stem.with_suffix, _SUFFIXES) if os.path.isfile(path)), None)
         if found is not None:
             return found
         try:

@@ -4,6 +4,7 @@ Below the folder: `avqa-test.json`, and the videos as `VIDEO_ID.mp4` in folders 
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class MusicAVQA:
             yield Sample(
                 id=text(entry, "question_id", where),
                 question=_filled(text(entry, "question_content", where), _listed(entry, "templ_values", where), where),
-                media={"video": next((path for path in found if path.is_file()), found[0])},
+                media={"video": next((path for path in found if os.path.isfile(path)), found[0])},
                 accepted=(text(entry, "anser", where),),  # so it is spelled there
                 category=": ".join(kinds),
                 groups={"about": kinds[0]} if kinds else {},
@@ -55,7 +56,7 @@ def _listed(entry: Any, key: str, where: str) -> list[str]:
     """A list that is written as JSON within a text."""
     try:
         found = json.loads(text(entry, key, where))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}.{key}: no JSON within the text ({error})") from error
     if not isinstance(found, list):
         raise DataError(f"{where}.{key}: expected a list within the text, got {found!r}")

@@ -4,6 +4,7 @@ Below the folder: `json/action_sequence.json`, ... and `video/star/Charades_v1_4
 lie in the folder of the data set that they come from. Episodic Reasoning has folders of frames at 3 frames per second.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,8 @@ class MVBench:
         media = Path(self.folder) / "video" / task.folder / text(entry, "video", where)
         bound = _bound(entry, where) if task.has_part else None
         if task.has_frames and bound is not None:
-            count = sum(1 for _ in media.glob("*.jpg")) or 1
+            count = sum(1 for _ in media.glob("*.jpg")) if os.path.isdir(media) else 0
+            count = max(1, count)
             first, last = part(bound, fps=FRAMES_PER_SECOND, first=1, last=count)
             bound = ((first - 1) / FRAMES_PER_SECOND, last / FRAMES_PER_SECOND)
         return Sample(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from avllm.data.annotations import read_json
+from avllm.data.annotations import mapping, read_json, text
 from avllm.errors import DataError
 from avllm.evaluation.files import find_video, read_csv
 from avllm.evaluation.sample import Sample
@@ -46,7 +46,8 @@ class NextQA:
         """
         folder = Path(self.folder)
         path = folder / f"{self.split}.csv"
-        places = read_json(folder / "map_vid_vidorID.json")
+        places_path = folder / "map_vid_vidorID.json"
+        places = mapping(read_json(places_path), str(places_path))
         for line, row in enumerate(read_csv(path, ("video", "question", "answer", "qid", "type", *_OPTIONS)), start=2):
             if row["answer"] not in {"0", "1", "2", "3", "4"} or row["video"] not in places:
                 raise DataError(
@@ -57,7 +58,7 @@ class NextQA:
             yield Sample(
                 id=f"{row['video']}_{row['qid']}",
                 question=row["question"][:1].upper() + row["question"][1:].strip().rstrip("?") + "?",
-                media={"video": find_video(folder / "NExTVideo", places[row["video"]])},
+                media={"video": find_video(folder / "NExTVideo", text(places, row["video"], str(places_path)))},
                 options=tuple(row[name] for name in _OPTIONS),
                 truth=int(row["answer"]),
                 category=kind,

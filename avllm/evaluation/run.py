@@ -24,6 +24,7 @@ from avllm.evaluation import judge, submissions
 from avllm.evaluation.answering import answer, assistant_of, described, grouped, processor_of, require_possible, scored
 from avllm.evaluation.benchmark import Benchmark
 from avllm.evaluation.log import Log, Row, fingerprint
+from avllm.evaluation.logged import check_report
 from avllm.evaluation.page import page
 from avllm.evaluation.report import Report
 from avllm.evaluation.sample import Sample
@@ -201,8 +202,7 @@ def _report(
     path = Path(benchmark.out) / "report.json"
     if samples is None:
         before = read_json(path) if path.is_file() else {}
-        if not isinstance(before, dict):
-            raise DataError(f"{path}: no report of avllm eval; remove it")
+        check_report(before, str(path))
         absent, num_without_media = before.get("missing_media", []), before.get("without_media", 0)
     else:
         absent = list(dict.fromkeys(path for sample in samples for path in sample.missing))
@@ -299,7 +299,7 @@ def _check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], out: str)
     if not before:
         return
     old, new = (
-        {"weights": header["weights"], **{k: v for k, v in header["benchmark"].items() if k not in _FREE}}
+        {"weights": header.get("weights"), **{k: v for k, v in header.get("benchmark", {}).items() if k not in _FREE}}
         for header in (before, now)
     )
     changed = [key for key in new if old.get(key) != new[key]]

@@ -1,5 +1,6 @@
 """A question of a benchmark with its media and its truth, and how it is worded."""
 
+import os
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -61,7 +62,7 @@ class Sample:
     @property
     def missing(self) -> list[str]:
         """Media that are not there."""
-        return [str(path) for path in self.media.values() if not path.exists()]
+        return [str(path) for path in self.media.values() if not os.path.exists(path)]
 
     def subtitles_at(self, times_s: Sequence[float]) -> str:
         """The subtitles that are shown at these times, a line each, none twice in a row."""

@@ -23,7 +23,7 @@ def in_orders(sample: Sample, num_orders: int) -> Iterator[Sample]:
     yield sample
     num_options = len(sample.options)
     wanted = min(num_orders, math.factorial(num_options)) if num_options else 1
-    draw, seen = random.Random(sample.id), {tuple(range(num_options))}
+    draw, seen = random.Random(sample.id.encode(errors="backslashreplace")), {tuple(range(num_options))}
     while len(seen) < wanted:
         order = tuple(draw.sample(range(num_options), num_options))
         if order in seen:
@@ -78,7 +78,8 @@ class Shuffled:
         if not questions:
             return None
         choices = [[_chosen(row) for row in question] for question in questions]
-        scores = [[row["score"] for row in question] for question in questions if question[0]["score"] is not None]
+        scores = [[row["score"] for row in question] for question in questions]
+        scores = [several for several in scores if None not in several]
         return cls(
             consistent=Mean.of([float(None not in chosen and len(set(chosen)) == 1) for chosen in choices]),
             score=Mean.of([sum(several) / len(several) for several in scores]),
@@ -89,7 +90,7 @@ class Shuffled:
 
 def _chosen(row: Row) -> int | None:
     """The option that was chosen, by its place in the published order."""
-    if row["read_as"] not in LETTERS or not row["read_as"]:
+    index = LETTERS.find(row["read_as"]) if row["read_as"] and len(row["read_as"]) == 1 else -1
+    if not 0 <= index < len(row.get("options", LETTERS)):
         return None
-    index = LETTERS.index(row["read_as"])
     return row["order"][index] if "order" in row else index

@@ -2,8 +2,8 @@
 
 import base64
 import io
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ def stills(row: Mapping[str, Any]) -> list[str]:
     """
     media = row.get("media", {})
     kind = next((kind for kind in ("video", "image") if kind in media), None)
-    if kind is None or not Path(media[kind]).exists():
+    if kind is None or not os.path.exists(media[kind]):
         return []
     try:
         if kind == "image":

@@ -9,7 +9,7 @@ from typing import Any
 
 from avllm.data.annotations import read_entries
 from avllm.durable import write_whole
-from avllm.errors import DataError
+from avllm.errors import AvllmError, DataError
 from avllm.evaluation.extraction import LETTERS
 from avllm.evaluation.metrics import normalise_vqa, tidy
 
@@ -31,9 +31,17 @@ def write(kind: str, rows: Rows, out: Path, folder: Path) -> list[str]:
         names of the files, beside report.json.
 
     Raises:
-        DataError: a package that writes them is not installed.
+        DataError: a package that writes them is not installed, or the rows are not of the benchmark of that server.
     """
-    files = FORMATS[kind](rows, folder)
+    try:
+        files = FORMATS[kind](rows, folder)
+    except AvllmError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"submission: {kind} cannot be written of the rows in {out} ({type(error).__name__}: {error}); they are "
+            f"not of its benchmark"
+        ) from error
     for name, content in files.items():
         write_whole(out / name, content)
     return list(files)

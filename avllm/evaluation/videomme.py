@@ -39,7 +39,7 @@ class VideoMME:
         for index, row in enumerate(rows):
             where = f"{path}[{index}]"
             video = text(row, "videoID", where)
-            listed = list(member(row, "options", where))
+            listed = entries(member(row, "options", where), f"{where}.options")
             options = tuple(re.sub(r"^[A-D][.)]\s*", "", str(option)) for option in listed)
             yield Sample(
                 id=text(row, "question_id", where),

@@ -4,6 +4,8 @@ Below the folder, for example `MSVD_Zero_Shot_QA`: `test_q.json`, `test_a.json`,
 folder) as `NAME.mp4`, `.avi`, `.gif`, ...; ActivityNet's files are named `v_NAME`.
 """
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +62,7 @@ class ZeroShotQA:
     def _video(self, folder: Path, name: str) -> Path:
         found = find_video(folder / self.videos, f"{self.prefix}{name}")
         plain = find_video(folder / self.videos, name)
-        return plain if self.prefix and not found.is_file() and plain.is_file() else found
+        return plain if self.prefix and not os.path.isfile(found) and os.path.isfile(plain) else found
 
 
 def _by_id(answers: list[Any]) -> dict[str, Mapping[str, Any]]:
@@ -73,7 +75,7 @@ def _by_id(answers: list[Any]) -> dict[str, Mapping[str, Any]]:
 
 def _kind(kind: Any, question: str) -> str:
     """ActivityNet's type where there is one, else the first word of the question."""
-    if isinstance(kind, int) or (isinstance(kind, str) and kind.isdigit()):
-        return ACTIVITYNET[int(kind)] if int(kind) < len(ACTIVITYNET) else str(kind)
+    if isinstance(kind, int) or (isinstance(kind, str) and re.fullmatch(r"\d{1,9}", kind)):
+        return ACTIVITYNET[int(kind)] if 0 <= int(kind) < len(ACTIVITYNET) else str(kind)
     first = question.split()[0].lower().strip("?,")
     return first if first in {"what", "who", "how", "when", "where", "is", "does", "which", "why"} else "other"

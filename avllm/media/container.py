@@ -21,7 +21,7 @@ from avllm.media.limits import Limits
 from avllm.media.pyav import OPENING, as_fraction
 from avllm.media.source import Source
 from avllm.media.tables import check_tables
-from avllm.media.tag_counts import check_tags, element
+from avllm.media.tag_counts import check_tags, element, skip
 
 # Demuxers that read one file and open no other. Playlists (hls, concat, dash, sdp) are not among them.
 _FORMATS = (
@@ -205,7 +205,7 @@ def goes_on_after_segment(source: Source) -> bool:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         _, head = element(file)
-        file.seek(head or 0, io.SEEK_CUR)
+        skip(file, head or 0)
         _, length = element(file)
         return length is not None and file.tell() + length < size
 

@@ -14,6 +14,7 @@ MOST_TAGS = 5000
 _MOST_TAG_BYTES = 1 << 28  # FFmpeg reads no larger ones
 _MOST_CHUNKS = 200_000
 _HEAD_BYTES = 1 << 20
+_FAR = 1 << 40  # file systems refuse places that no file of theirs can have
 _OGG_COMMENTS = re.compile(rb"OpusTags|\x03vorbis|\x81theora")
 _ID3_FRAMES = re.compile(rb"TXXX|WXXX|COMM|USLT|PRIV|GEOB|CHAP|TXX\0|COM\0")
 _SEGMENT, _TAGS, _CHAPTERS = bytes.fromhex("18538067"), bytes.fromhex("1254c367"), bytes.fromhex("1043a770")
@@ -103,7 +104,12 @@ def _of_matroska(file: io.BytesIO | io.BufferedReader) -> Iterator[int]:
             body = file.read(min(length, _MOST_TAG_BYTES))
             yield body.count(_SIMPLE_TAG if number == _TAGS else _CHAPTER_UID)
         else:
-            file.seek(length, io.SEEK_CUR)
+            skip(file, length)
+
+
+def skip(file: io.BufferedIOBase, length: int) -> None:
+    """Passes over so many bytes; a forged length leads behind the end of any file, and no further."""
+    file.seek(min(length, _FAR), io.SEEK_CUR)
 
 
 def element(file: io.BufferedIOBase) -> tuple[bytes, int | None]:

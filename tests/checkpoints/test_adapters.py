@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -72,6 +73,45 @@ def test_what_does_not_fit_is_refused(adapter, tmp_path, fault):
 
     with pytest.raises(CheckpointError):
         load_model(damaged(adapter, tmp_path, change))
+
+
+@pytest.mark.parametrize("file", [adapters.WEIGHTS, adapters.TRAINED])
+def test_s13_notes_in_the_header_that_are_no_texts_are_one_line(adapter, tmp_path, file):
+    folder = shutil.copytree(adapter, tmp_path / "damaged")
+    data = (folder / file).read_bytes().replace(b'{"format":"pt"}', b'{"format":128 }')
+    (folder / file).write_bytes(data)
+    with pytest.raises(CheckpointError, match=f"{file}: __metadata__ of its safetensors header is damaged"):
+        merge_adapter(folder, tmp_path / "merged")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("megatron_core", "canary_module"),
+        ("megatron_config", {"tensor_model_parallel_size": 1}),
+        ("auto_mapping", {"base_model_class": "Canary", "parent_library": "canary_module"}),
+        ("eva_config", {"rho": 2.0}),
+        ("corda_config", {}),
+        ("loftq_config", {"loftq_bits": 4}),
+        ("runtime_config", {"ephemeral_gpu_offload": True}),
+        ("layer_replication", [[0, 1]]),
+        ("use_dora", True),
+        ("trainable_token_indices", [1]),
+    ],
+)
+def test_s13_no_module_that_an_adapter_names_is_imported(adapter, tmp_path, monkeypatch, key, value):
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "canary_module.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w').close()\nclass Canary: pass\n")
+    monkeypatch.syspath_prepend(str(modules))
+    folder = shutil.copytree(adapter, tmp_path / "forged")
+    settings = json.loads((folder / adapters.ADAPTER).read_text())
+    (folder / adapters.ADAPTER).write_text(json.dumps({**settings, "megatron_core": "canary_module", key: value}))
+    for call in (load_model, lambda path: merge_adapter(path, tmp_path / "merged")):
+        with pytest.raises(CheckpointError, match=r"adapter_config\.json: \w+ (is|asks)"):
+            call(folder)
+    assert not (tmp_path / "canary").exists()
+    assert "canary_module" not in sys.modules
 
 
 def test_an_adapter_of_another_model_is_told_in_one_line(adapter, tmp_path):

@@ -154,6 +154,16 @@ def test_a_file_that_is_no_settings_is_one_line(folder, file, content):
     assert len(str(told.value)) < 1500
 
 
+@pytest.mark.parametrize("path", [("model", "vocab", "a"), ("added_tokens", 0, "id"), ("model", "merges"), ("model",)])
+@pytest.mark.parametrize("value", ["text", -1, [[[]]], 10**18, None])
+def test_an_odd_tokenizer_is_one_line(folder, path, value):
+    file = folder / "tokenizer.json"
+    file.write_text(changed(file.read_text(), path, value))
+    with pytest.raises(CheckpointError) as told:
+        load_model(folder)
+    assert "\n" not in str(told.value)
+
+
 def test_settings_larger_than_any_are_not_read(folder):
     with (folder / "config.json").open("ab") as file:
         file.truncate(64_000_001)

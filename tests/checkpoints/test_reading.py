@@ -152,6 +152,9 @@ FORGED: dict[str, Callable[[Path, Path], object]] = {
     "negative shape": lambda path, canary: path.write_bytes(safetensors_of(entry([-2, -1], 0, 8), b"\0" * 8)),
     "hole between tensors": lambda path, canary: path.write_bytes(safetensors_of(entry([2], 4, 12), b"\0" * 12)),
     "unknown type": lambda path, canary: path.write_bytes(safetensors_of(entry([2], 0, 8, "F99"), b"\0" * 8)),
+    "notes that are no texts": lambda path, canary: path.write_bytes(
+        safetensors_of(b'{"__metadata__":{"format":128},"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"\0")
+    ),
     "bytes left": lambda path, canary: path.write_bytes(safetensors_of(entry([2], 0, 8), b"\0" * 9)),
     "a name twice": lambda path, canary: path.write_bytes(
         safetensors_of(b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"w":{}}', b"\0")
@@ -190,6 +193,7 @@ def test_s11_an_index_of_published_weights_may_not_leave_its_folder(tmp_path: Pa
     ("where", "message"),
     [
         ({"w": "a.safetensors", "v": "b.safetensors"}, "b.safetensors is missing"),
+        ({"w": "a.safetensors", "v": "b" * 300}, "b is missing; model.safetensors.index.json names it"),
         ({"w": "a.safetensors", "v": "a.safetensors"}, "v is in no shard"),
     ],
 )

@@ -167,6 +167,67 @@ def test_a_wrong_entry_is_named(make, file, change, message, tmp_path, clip):
         read(make, tmp_path, *overrides).samples()
 
 
+@pytest.mark.parametrize("place", [7, ["a"], {"a": 1}, None, "", 1.5])
+def test_an_odd_place_of_a_video_is_named(tmp_path, clip, place):
+    layouts.nextqa(tmp_path, clip)
+    path = tmp_path / "map_vid_vidorID.json"
+    path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), place)))
+    (number, *_), wanted = [*json.loads(path.read_text())], r"map_vid_vidorID\.json\.\w+: expected a text"
+    if isinstance(place, int | float):  # a number is taken as its text
+        (sample, *_) = read("nextqa", tmp_path).samples()
+        assert sample.missing, number
+        return
+    with pytest.raises(DataError, match=wanted):
+        read("nextqa", tmp_path).samples()
+
+
+@pytest.mark.parametrize("content", ["7", "[]", '"text"', "null", "1.5"])
+@pytest.mark.parametrize(("name", "file"), [("nextqa", "map_vid_vidorID.json"), ("egoschema", "subset_answers.json")])
+def test_a_table_that_is_none_is_named(tmp_path, clip, name, file, content):
+    getattr(layouts, name)(tmp_path, clip)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(DataError, match=rf"{file}: expected keys and values"):
+        read(name, tmp_path).samples()
+
+
+@pytest.mark.parametrize("options", [7, None, {}, [], 1.5])
+def test_odd_options_are_named(tmp_path, clip, options):
+    layouts.videomme(tmp_path, clip)
+    path = tmp_path / "test.json"
+    path.write_text(json.dumps([{**row, "options": options} for row in json.loads(path.read_text())]))
+    with pytest.raises(DataError, match=r"test\.json\[0\]\.options: expected a list of entries"):
+        read("videomme", tmp_path).samples()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "é" * 200, "a/" * 3000, "a\0b", "\ud800"])
+@pytest.mark.parametrize(
+    ("make", "file", "key"),
+    [
+        ("egoschema", "questions.json", "q_uid"),
+        ("videomme", "test.json", "videoID"),
+        ("video_chatgpt", "temporal_qa.json", "video_name"),
+        ("activitynet_qa", "test_q.json", "video_name"),
+        ("mvbench", "json/episodic_reasoning.json", "video"),
+    ],
+)
+def test_a_video_whose_name_no_file_can_have_is_missing(make, file, key, name, tmp_path, clip):
+    getattr(layouts, make)(tmp_path, clip)
+    path = next(tmp_path.rglob(file))
+    first, *others = json.loads(path.read_text())
+    path.write_text(json.dumps([{**first, key: name}, *others]))
+    overrides = ["data.subset=false"] if make == "egoschema" else []
+    overrides += ["data.subtitles=true"] if make == "videomme" else []
+    assert any(sample.missing for sample in read(make, tmp_path, *overrides).samples())
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_a_number_of_hundreds_of_digits_is_no_text_that_fails(tmp_path, clip, value):
+    layouts.video_chatgpt(tmp_path, clip)
+    path = next(tmp_path.rglob("temporal_qa.json"))
+    path.write_text(json.dumps([{**row, "A": value} for row in json.loads(path.read_text())]))
+    assert str(value) in {text for sample in read("video_chatgpt", tmp_path).samples() for text in sample.accepted}
+
+
 def test_a_question_without_answer_and_a_missing_file_are_named(tmp_path, clip):
     layouts.zero_shot_qa(tmp_path, clip)
     (tmp_path / "test_a.json").write_text('[{"answer": "x", "question_id": 7}]')

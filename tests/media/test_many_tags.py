@@ -1,5 +1,6 @@
 """Tags are counted before FFmpeg reads them, which takes as long as the square of their number."""
 
+import contextlib
 import struct
 
 import pytest
@@ -109,3 +110,15 @@ def test_more_tags_than_are_read_are_refused(tmp_path, name):
 def test_a_film_has_few_tags(tmp_path):
     for name in ("a.mp4", "a.mkv", "a.webm"):
         assert probe(clip(tmp_path / name, 6)).has_video
+
+
+@pytest.mark.parametrize("number", ["1a45dfa3", "114d9b74", "1549a966", "1c53bb6b", "ec"])
+@pytest.mark.parametrize("kind", ["file", "bytes"])
+def test_an_element_longer_than_any_file_is_one_line(tmp_path, number, kind):
+    path = sounding(tmp_path / "a.mka", "flac", tone(0.5, 48000), 48000)
+    data = path.read_bytes()
+    at = data.find(bytes.fromhex("18538067")) + 12 if number != "1a45dfa3" else 0
+    path.write_bytes(data[:at] + bytes.fromhex(number) + b"\1" + (2**56 - 2).to_bytes(7) + data[at:])
+    for call in (open_audio, probe):
+        with contextlib.suppress(MediaError):
+            call(path if kind == "file" else path.read_bytes())

@@ -19,12 +19,11 @@ from avllm.checkpoints.shards import digest
 from avllm.checkpoints.sources import Source, read_json
 from avllm.durable import write_whole
 from avllm.errors import AvllmError, CheckpointError
-from avllm.model.stored import weight_files
+from avllm.model.stored import MANIFEST, weight_files
 
 if TYPE_CHECKING:  # which takes longer to import than nano to load
     from avllm.checkpoints.mapping import Mapped
 
-MANIFEST = "avllm_manifest.json"
 SETTINGS = (
     "adapter_config.json",
     "config.json",

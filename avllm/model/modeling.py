@@ -1,5 +1,6 @@
 """The one model class: branches, a decoder of `transformers`, and the slots between them."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +20,7 @@ from avllm.errors import AvllmError, CheckpointError, ConfigError, NumericError
 from avllm.model.configuration import AvllmConfig, BranchConfig, System
 from avllm.model.four_bits import keep_own_weights
 from avllm.model.splice import splice
-from avllm.model.stored import built_for, require_fit
+from avllm.model.stored import MANIFEST, built_for, require_fit
 from avllm.model.untrusted import check_folder, require_no_code
 
 # The media (or features) of one branch for a whole batch: one tensor, or a list when clips differ in length.
@@ -131,6 +132,11 @@ class AvllmForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: encoders and connectors fill their own weights when they are built, the decoder its own."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> None:
+        """As in `transformers`; checksums of weights that were there before go, as they are of other weights."""
+        super().save_pretrained(save_directory, *args, **options)
+        Path(save_directory, MANIFEST).unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **options):

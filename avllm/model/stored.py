@@ -15,6 +15,7 @@ from avllm.model.untrusted import INDEX, read_settings
 Stored = Mapping[str, tuple[tuple[int, ...], str]]
 _STORED: ContextVar[Stored | None] = ContextVar("stored", default=None)
 WHOLE, OF_ADAPTERS = "model.safetensors", ("adapter_model.safetensors", "trained.safetensors")
+MANIFEST = "avllm_manifest.json"  # of the checksums of a folder's weights
 MAX_NAMED = 8
 FLOATS = ("F64", "F32", "F16", "BF16")
 

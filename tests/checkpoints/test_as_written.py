@@ -194,3 +194,15 @@ def test_s25_a_cache_that_cannot_be_written_is_no_fault(folder, tmp_path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert manifest.require_as_written(folder)
     assert json.loads((folder / manifest.MANIFEST).read_text())["tensors"]
+
+
+def test_saving_changed_weights_over_their_folder_in_the_way_of_transformers_leaves_a_folder_that_loads(folder):
+    model = load_model(folder)[0]
+    with torch.no_grad():
+        model.decoder.get_parameter("model.norm.weight").add_(1.0)
+    model.save_pretrained(folder)
+
+    assert torch.equal(
+        load_model(folder)[0].decoder.get_parameter("model.norm.weight"),
+        model.decoder.get_parameter("model.norm.weight"),
+    )

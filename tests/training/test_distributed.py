@@ -3,6 +3,7 @@
 Each start of torchrun takes seconds, so one start runs several stages.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -60,6 +61,10 @@ def _kill_at_step(stage, out, step):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)  # torchrun and both of its processes
     process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < end:  # the others end on their own, and hold the folder until then
+            os.killpg(process.pid, 0)
+            time.sleep(0.005)
     assert read_log(out / "log.csv")[-1]["step"] >= step
 
 

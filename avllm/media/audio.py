@@ -171,7 +171,7 @@ def _no_sound(decoder: SoundDecoder, source: Source, first_s: float, last_s: flo
     stated_s = decoder.stated_s
     if not decoder.damage.count and stated_s is not None and 0 < stated_s <= first_s:
         return NoAudioStream(f"{source.name}: no sound{where}, its audio track ends at {stated_s:.2f} s")
-    reason = f" ({decoder.damage.first.strerror})" if decoder.damage.first else ""
+    reason = f" ({decoder.damage.reason})" if decoder.damage.reason else ""
     return MediaError(f"{source.name}: the audio track holds no sound{where}{reason}; it is empty, damaged or shorter")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from traceback import clear_frames
 from typing import cast
 
 import av
@@ -57,18 +58,18 @@ class Damage:
 
     Args:
         count: packets that were skipped.
-        first: the first fault.
+        reason: what the first fault was.
         limits: that the pictures keep to; a track may change its size midway.
     """
 
     count: int = 0
-    first: av.FFmpegError | None = None
+    reason: str = ""  # and not the error itself: its frames would hold this, the file and its decoders in a cycle
     limits: Limits | None = None
 
     def add(self, error: av.FFmpegError) -> None:
         """Counts a fault."""
         self.count += 1
-        self.first = self.first or error
+        self.reason = self.reason or error.strerror or type(error).__name__
 
 
 @contextmanager
@@ -106,14 +107,17 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
                     stream.codec_context.options = decoding
             yield container
     except MediaError as error:
+        _release(error)
         if str(error).startswith(source.name):
             raise
         raise type(error)(f"{source.name}: {error}") from error
     except av.FFmpegError as error:
+        _release(error)
         raise MediaError(
             f"{source.name}: damaged or truncated ({_reason(error)}); make or download it again"
         ) from error
     except OverflowError as error:  # of PyAV and NumPy, whose numbers have 64 bits
+        _release(error)
         raise MediaError(
             f"{source.name}: holds times or sizes that cannot be, or more of them than are read; the file is damaged"
         ) from error
@@ -282,6 +286,13 @@ def _check_tracks(container: InputContainer, source: Source) -> None:
         raise MediaError(
             f"{source.name}: holds more than {MOST_TRACKS} tracks; keep those that are meant, in a new file"
         )
+
+
+def _release(error: BaseException | None) -> None:
+    """Lets go of what the code that failed had in hand: frames in cycles would outlive the look for such below."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__cause__
 
 
 def _reason(error: Exception) -> str:

@@ -151,9 +151,9 @@ class FrameReader:
 
     def truncated(self) -> MediaError:
         """The error of a file that holds less than it states."""
-        if self.current is None and self.damage.first is not None:
+        if self.current is None and self.damage.reason:
             return MediaError(
-                f"{self.source.name}: no frame could be decoded ({self.damage.first.strerror}); the file is damaged or"
+                f"{self.source.name}: no frame could be decoded ({self.damage.reason}); the file is damaged or"
                 f" truncated; make or download it again"
             )
         at_s, length_s = (self.timestamp - self.timeline.start) * self.timeline.tick, self.timeline.duration_s

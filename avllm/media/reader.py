@@ -205,7 +205,7 @@ def _decode_all(container: InputContainer, stream: VideoStream, source: Source, 
         times.append(NO_TIME if frame.pts is None else frame.pts)
         num_fields = 2 if frame.interlaced_frame else num_fields  # of one frame, may come in as many packets
     if not times:
-        reason = f" ({damage.first.strerror})" if damage.first else ""
+        reason = f" ({damage.reason})" if damage.reason else ""
         raise MediaError(f"{source.name}: no frame could be decoded{reason}; the file is damaged")
     plan.num_decoded = len(times)
     num_met = plan.track.num_packets if plan.track else 0

@@ -43,7 +43,7 @@ class SoundDecoder:
         self.frames = self._decoded(None)
         self.first = next(self.frames, None)
         if self.first is None:
-            reason = f" ({self.damage.first.strerror})" if self.damage.first else ""
+            reason = f" ({self.damage.reason})" if self.damage.reason else ""
             raise MediaError(f"{source.name}: no sound could be decoded{reason}; the track is empty or damaged")
         self.rate, self.layout = self.first.sample_rate, self.first.layout
         self.num_channels = len(self.layout.channels)

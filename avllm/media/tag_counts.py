@@ -32,7 +32,7 @@ def check_tags(source: Source) -> None:
 def _counts(file: io.BytesIO | io.BufferedReader) -> Iterator[int]:
     """How many tags each list of them holds; at least as many as there are."""
     head = file.read(12)
-    if head[:3] == b"ID3":
+    if head[:3] == b"ID3" and len(head) >= 10:
         file.seek(0)
         body = file.read(min(_MOST_TAG_BYTES, _synchsafe(head[6:10]) + 10))
         yield len(_ID3_FRAMES.findall(body))

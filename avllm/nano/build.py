@@ -230,6 +230,7 @@ def _run(function: Callable[..., None], args: tuple, threads: int, level: int) -
     _end_with_parent()
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("avllm.nano").setLevel(min(level, logging.INFO))  # how far it is: this takes long
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # advertises another package at import
     torch.set_num_threads(threads)
     try:
         function(*args)

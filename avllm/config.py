@@ -257,13 +257,12 @@ def _allows_none(hint: Any) -> bool:
 
 
 def _step(node: Any, key: str, path: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, key, path)]
-    if node.get(key) is None:
-        node[key] = {}
-    if not isinstance(node[key], dict | list):
-        raise ConfigError(f"override: {path} is the value {node[key]!r}, it has no keys below it")
-    return node[key]
+    at: Any = _index(node, key, path) if isinstance(node, list) else key
+    if (node[at] if isinstance(node, list) else node.get(at)) is None:
+        node[at] = {}
+    if not isinstance(node[at], dict | list):
+        raise ConfigError(f"override: {path} is the value {cut(repr(node[at]))}, it has no keys below it")
+    return node[at]
 
 
 def _index(node: list[Any], key: str, path: str) -> int:

@@ -194,3 +194,10 @@ def test_bare_off_and_on_are_the_words_where_words_are_wanted(tmp_path):
     assert load(Sound, path).audio == "off"
     with pytest.raises(ConfigError, match="got True, allowed are: auto, off"):
         load(Sound, path, ["audio=on"])
+
+
+def test_an_override_below_an_empty_item_makes_it_and_below_a_plain_one_is_refused():
+    assert apply_overrides({"a": [None, 3]}, ["a.0.b=1"]) == {"a": [{"b": 1}, 3]}
+    for override in ("a.1.b=1", "a.1.b.c=1"):
+        with pytest.raises(ConfigError, match=r"override: a\.1 is the value 3, it has no keys below it"):
+            apply_overrides({"a": [None, 3]}, [override])

@@ -147,7 +147,7 @@ def _begins(path: Path) -> Callable[[tuple[str, Any]], tuple[int, int]]:
         offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
         if not isinstance(offsets, list) or not _is_shape(offsets) or len(offsets) != 2:
             raise CheckpointError(f"{path}: the header's entry of {item[0]} is damaged")
-        if not {"dtype", "shape"} <= entry.keys():
+        if not isinstance(entry.get("dtype"), str) or "shape" not in entry:
             raise CheckpointError(f"{path}: the header's entry of {item[0]} lacks its type or shape")
         return offsets[0], offsets[1]
 

@@ -197,13 +197,18 @@ class SoundDecoder:
             )
 
 
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
+
+
 def to_float(frame: AudioFrame) -> Float32[np.ndarray, "c s"]:
     """Samples of any format to float32 in [-1, 1]."""
     if frame.format.name.startswith("s64"):  # PyAV has no array for it
         frame = AudioResampler(format="dblp").resample(frame)[0]
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, len(frame.layout.channels)).T
+    if frame.format.is_planar:  # PyAV counts a ninth plane of eight channels, which lies outside of the sound
+        planes, dtype = frame.planes[: frame.layout.nb_channels], _DTYPES[frame.format.name.removesuffix("p")]
+        samples = np.stack([np.frombuffer(plane, dtype)[: frame.samples] for plane in planes])
+    else:
+        samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels)).T
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / 128
     if samples.dtype.kind == "i":

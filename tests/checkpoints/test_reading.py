@@ -152,6 +152,9 @@ FORGED: dict[str, Callable[[Path, Path], object]] = {
     "negative shape": lambda path, canary: path.write_bytes(safetensors_of(entry([-2, -1], 0, 8), b"\0" * 8)),
     "hole between tensors": lambda path, canary: path.write_bytes(safetensors_of(entry([2], 4, 12), b"\0" * 12)),
     "unknown type": lambda path, canary: path.write_bytes(safetensors_of(entry([2], 0, 8, "F99"), b"\0" * 8)),
+    "type that is a list": lambda path, canary: path.write_bytes(
+        safetensors_of(entry([2], 0, 8).replace(b'"F32"', b'["F32"]'), b"\0" * 8)
+    ),
     "notes that are no texts": lambda path, canary: path.write_bytes(
         safetensors_of(b'{"__metadata__":{"format":128},"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"\0")
     ),

@@ -249,8 +249,11 @@ def _write_settings(
     if settings is not None:
         settings.update(**generation)
         settings.save_pretrained(folder)
-    AvllmProcessor.from_config(config, tokenizer).save_pretrained(folder)
-    config.save_pretrained(folder)
+    try:
+        AvllmProcessor.from_config(config, tokenizer).save_pretrained(folder)
+        config.save_pretrained(folder)
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON may hold and no file in UTF-8
+        raise CheckpointError(f"the tokenizer's settings hold a text that no file can: {error}") from error
 
 
 def _generation(sources: Sequence[Source]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any, cast
 
 import numpy as np
 from av import AudioFrame, AudioResampler
@@ -206,7 +207,7 @@ def to_float(frame: AudioFrame) -> Float32[np.ndarray, "c s"]:
         frame = AudioResampler(format="dblp").resample(frame)[0]
     if frame.format.is_planar:  # PyAV counts a ninth plane of eight channels, which lies outside of the sound
         planes, dtype = frame.planes[: frame.layout.nb_channels], _DTYPES[frame.format.name.removesuffix("p")]
-        samples = np.stack([np.frombuffer(plane, dtype)[: frame.samples] for plane in planes])
+        samples = np.stack([np.frombuffer(cast(Any, plane), dtype)[: frame.samples] for plane in planes])
     else:
         samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels)).T
     if samples.dtype == np.uint8:

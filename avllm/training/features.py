@@ -94,7 +94,7 @@ class Summary:
     def require_readable(self, allowed: float, *, is_all: bool = False) -> None:
         """Raises DataError when a larger share of the media than allowed could not be read, or none of all."""
         seen = self.present + self.stored + self.silent + len(self.unreadable)
-        is_none = is_all and seen > 0 and len(self.unreadable) == seen
+        is_none = is_all and allowed < 1.0 and len(self.unreadable) == seen > 0
         if is_none or len(self.unreadable) > allowed * max(seen, MIN_JUDGED):
             listed = "; ".join(f"{entry.source}: {entry.reason}" for entry in self.unreadable[-MAX_LISTED:])
             raise DataError(

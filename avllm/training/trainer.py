@@ -180,7 +180,8 @@ class StageTrainer(Trainer):
 
     def require_some_read(self) -> None:
         """Raises DataError when no sample at all could be read: of few, too many are not told on the way."""
-        if self.num_read and len(self.unreadable) == self.num_read and self.args.world_size == 1:
+        is_none = len(self.unreadable) == self.num_read > 0
+        if is_none and self.stage.max_unreadable < 1.0 and self.args.world_size == 1:
             raise self._too_many_unreadable()
 
     def _too_many_unreadable(self) -> DataError:

@@ -122,15 +122,20 @@ def run(
         written = _written(target, resume)
         lines = read_lines(Path(source), defaults, Path(media_root))
         todo = [line for line in lines if line.id not in written]
-        starts = assistant is None and bool(todo)
-        isolated = reader_of(trusted_media=trusted_media, num_workers=workers, starts=starts)
-        with _opened(target) as out, isolated as reader:
+        how = {"num_workers": workers, "starts": assistant is None and bool(todo)}
+        with _opened(target) as out, reader_of(trusted_media=trusted_media, **how) as reader:
             assistant = _ready(reading_through(assistant or load(model), reader), reading)
-            started = time.perf_counter()
-            failed = _answer_all(_rows(assistant, todo, workers, batch, options), len(todo), out)
-            seconds = time.perf_counter() - started
+            failed, seconds = _answer_all(_rows(assistant, todo, workers, batch, options), len(todo), out)
     repeats = tuple(str(line.id) for line in lines if line.repeats)
     return Summary(done=len(todo), failed=failed, skipped=len(lines) - len(todo), seconds=seconds, repeats=repeats)
+
+
+def _checked_apart(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes those of reading out of the options; both are checked as far as they can be without a model."""
+    reading = named({name: options.pop(name) for name in READING if name in options})
+    checked(VideoOptions, reading)
+    settled(options)
+    return reading
 
 
 def _other_file(target: Path, source: str | Path) -> Path:
@@ -147,16 +152,16 @@ def _ready(assistant: Assistant, reading: Mapping[str, Any]) -> Assistant:
     return assistant
 
 
-def _answer_all(rows: Iterator[dict[str, Any]], count: int, out: Appender) -> int:
-    """Writes rows as they come; returns how many of them are errors."""
-    failed = 0
+def _answer_all(rows: Iterator[dict[str, Any]], count: int, out: Appender) -> tuple[int, float]:
+    """Writes rows as they come; returns how many of them are errors, and the seconds it took."""
+    started, failed = time.perf_counter(), 0
     with tqdm(total=count, unit="row", disable=None) as bar:
         for row in rows:
             out.add([row])
             failed += "error" in row
             bar.update()
             bar.set_postfix(errors=failed, refresh=False)
-    return failed
+    return failed, time.perf_counter() - started
 
 
 @contextmanager
